@@ -1,0 +1,38 @@
+"""mdico_cube: train with every sensor, map with any one."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load_recipe": "mdico_cube.recipe",
+    "parse_recipe": "mdico_cube.recipe",
+    "MdicoError": "mdico_cube.errors",
+    "open_cube": "mdico_cube.cube.store",
+    "open_reader": "mdico_cube.cube.store",
+    "open_samples": "mdico_cube.patches.samples",
+    "load_bundle": "mdico_cube.colearn.bundle",
+    "predict_map": "mdico_cube.maps.predict",
+    "write_map": "mdico_cube.maps.write",
+    "scores_table": "mdico_cube.maps.scores",
+    "DemoRegion": "mdico_cube.demo.region",
+    "write_region": "mdico_cube.demo.region",
+    **dict.fromkeys(
+        ("plan", "build", "sample", "train", "predict", "evaluate", "report", "run", "prepare_demo", "pipeline_folder"),
+        "mdico_cube.journey",
+    ),
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Hand a public name on from its home, which is imported only now."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'mdico_cube' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,398 @@
+"""One YAML recipe in, one frozen Recipe out: every choice of a run, checked before anything is read. Builds nothing."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.spec import LabelClass, Period
+
+Reducer = Literal["median", "mean", "first"]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Area(Section):
+    """Where: exactly one of bbox, bounds or geojson."""
+
+    bbox: tuple[float, float, float, float] | None = None
+    """West, south, east, north in degrees (EPSG:4326)."""
+    bounds: tuple[float, float, float, float] | None = None
+    """Left, bottom, right, top in the units of `crs`; `crs` must then be given."""
+    geojson: Path | None = None
+    """GeoJSON file in degrees; the cube covers its bounding box."""
+    crs: str = "auto"
+    """Grid of the cube: "auto" = the UTM zone of the area's centre, or any code such as "EPSG:3035"."""
+    resolution: Annotated[float, Field(gt=0)] = 10.0
+    """Pixel size in units of the CRS."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        given = [key for key in ("bbox", "bounds", "geojson") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of bbox, bounds, geojson (got {', '.join(given) or 'none'})")
+        if self.bounds is not None and self.crs == "auto":
+            raise ValueError("bounds are in the units of a CRS: set crs, for example EPSG:32631")
+        box = self.bbox or self.bounds
+        if box is not None and (box[0] >= box[2] or box[1] >= box[3]):
+            raise ValueError(f"must run from the lower left to the upper right corner, came {list(box)}")
+        return self
+
+
+class PeriodSection(Section):
+    """When: both days belong to the period."""
+
+    start: str
+    """First day, ISO date."""
+    end: str
+    """Last day, ISO date."""
+    step: str = "MS"
+    """Time step as a pandas offset: MS = calendar months, 10D = ten days."""
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _dates_as_text(cls, value: Any) -> str:
+        text = str(value)
+        Period(text, text).edges()
+        return text
+
+    @property
+    def period(self) -> Period:
+        """The same as a Period."""
+        return Period(self.start, self.end, self.step)
+
+
+class Source(Section):
+    """How one modality is found in a catalog. A recipe's values override the catalog file's."""
+
+    collection: str
+    """STAC collection id."""
+    assets: dict[str, str] = {}
+    """Band -> asset key, where it differs from the band's name."""
+    quality: str | None = None
+    """Asset key of the quality layer (SCL); null where the catalog has none."""
+    offset: Literal["baseline", "declared", "none"] = "none"
+    """Where the reflectance offset is known from: the processing baseline (>= 04.00 means -1000 counts),
+    raster:bands as declared by the item, or none because the counts are already harmonised."""
+    nodata: float | None = None
+    """Source value that means no data, where the asset does not say."""
+    query: dict[str, Any] = {}
+    """Item properties that must be equal, for example {"sat:orbit_state": "descending"}."""
+
+
+class SourceOverride(Section):
+    """Parts of a Source to replace for this recipe."""
+
+    collection: str | None = None
+    assets: dict[str, str] | None = None
+    quality: str | None = None
+    offset: Literal["baseline", "declared", "none"] | None = None
+    nodata: float | None = None
+    query: dict[str, Any] | None = None
+
+
+class ModalitySection(Section):
+    """One modality of the cube."""
+
+    bands: tuple[str, ...] | None = None
+    """Bands to keep, in this order; null keeps the sensor's default set."""
+    reducer: Reducer | None = None
+    """How the observations of one step become one value; null takes the sensor's default."""
+    source: SourceOverride = SourceOverride()
+    """Changes to the catalog's description of this modality."""
+
+
+class StoreSection(Section):
+    """How the cube lies on disk."""
+
+    chunk: Annotated[int, Field(ge=1)] = 64
+    """Side of an inner chunk in pixels."""
+    shard: Annotated[int, Field(ge=1)] = 512
+    """Side of a shard in pixels: the unit of work, of resume and of files."""
+
+    @model_validator(mode="after")
+    def _multiple(self) -> Self:
+        if self.shard % self.chunk:
+            raise ValueError(f"shard ({self.shard}) must be a multiple of chunk ({self.chunk})")
+        return self
+
+
+class ClassSection(Section):
+    """One class: what it is called in the label file, on the map, and its colour."""
+
+    name: str
+    source: int | str | None = None
+    """Value in the label file; null means the name itself."""
+    color: Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")] = "#888888"
+
+    @property
+    def key(self) -> int | str:
+        """The value to look for in the label file."""
+        return self.name if self.source is None else self.source
+
+
+class LabelSection(Section):
+    """What is known on the ground: a raster or a vector file."""
+
+    path: Path
+    """GeoTIFF, GeoPackage, GeoParquet or GeoJSON; relative to the recipe."""
+    attribute: str | None = None
+    """Column with the class (vector files)."""
+    group: str | None = None
+    """Column with the parcel or site id (vector files); no group may stand on both sides of a split."""
+    classes: Annotated[tuple[ClassSection, ...], Field(min_length=1, max_length=255)]
+    """Classes in map order: the first is written as 1. Values in the file that are not listed count as unlabelled."""
+
+    @property
+    def legend(self) -> tuple[LabelClass, ...]:
+        """Classes with map values 1, 2, 3, ... ; 0 is never used, 255 is nodata."""
+        return tuple(LabelClass(c.name, i + 1, c.color.lower()) for i, c in enumerate(self.classes))
+
+
+class SampleSection(Section):
+    """Which windows train, validate and test."""
+
+    patch: Annotated[int, Field(ge=1)] = 1
+    """Window side in pixels; 1 = pixel series."""
+    per_class: Annotated[int, Field(ge=1)] = 400
+    """At most this many training windows of one class (by the window's centre pixel)."""
+    block: Annotated[int, Field(ge=1)] = 64
+    """Side of a split block in pixels: a block belongs to one fold as a whole."""
+    guard: Annotated[int, Field(ge=0)] = 5
+    """Pixels kept unused between training and held-out blocks."""
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Share of blocks for the inner validation split."""
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Share of blocks held out for the scores."""
+    min_valid: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Windows with a smaller valid fraction (steps x pixels) in any modality are left out."""
+    seed: int = 0
+    """Seed of split and draw."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.validation + self.test >= 1:
+            raise ValueError("validation + test must leave blocks for training (sum below 1)")
+        return self
+
+
+class EncoderSection(Section):
+    """The network that turns a series into an embedding."""
+
+    name: Literal["tempcnn"] = "tempcnn"
+    width: Annotated[int, Field(ge=2, multiple_of=2)] = 128
+    """Embedding width d."""
+    hidden: Annotated[int, Field(ge=1)] = 128
+    """Channels of each convolution."""
+    dense: Annotated[int, Field(ge=1)] = 512
+    """Width of the dense layer before the embedding."""
+    kernel: Annotated[int, Field(ge=1)] = 5
+    """Length of each convolution in time steps; odd."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+
+class MDiCoSection(Section):
+    """Options of MDiCo (Mena et al., Machine Learning 114, 2025)."""
+
+    discriminate: Literal["unused", "shared"] = "unused"
+    """What the second modality head reads: "unused" = the paper's figure, "shared" = the public code."""
+    contrastive_reduction: Literal["sum", "mean"] = "mean"
+    """"sum" over ordered pairs as in the paper, or the mean scaled so that two modalities equal the paper."""
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+    """NT-Xent temperature."""
+    main: Annotated[float, Field(ge=0)] = 1.0
+    auxiliary: Annotated[float, Field(ge=0)] = 1.0
+    modality: Annotated[float, Field(ge=0)] = 1.0
+    contrastive: Annotated[float, Field(ge=0)] = 1.0
+    """Weights of the four losses; 0 switches one off."""
+    contrast_pixels: Annotated[int, Field(ge=2)] = 1024
+    """At most this many pixels of a batch enter the contrastive loss (patches have B x H x W of them)."""
+
+
+class TrainSection(Section):
+    """The training loop."""
+
+    epochs: Annotated[int, Field(ge=1)] = 60
+    batch: Annotated[int, Field(ge=2)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Adam's step size; the peak of the one-cycle schedule."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "onecycle"] = "constant"
+    patience: Annotated[int, Field(ge=1)] = 5
+    """Epochs without a better validation loss before training stops."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.01
+    """What counts as better."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
+
+
+class ColearnSection(Section):
+    """Which methods learn from which modalities."""
+
+    modalities: tuple[str, ...]
+    """At least two: each is trained with the others and then predicts alone."""
+    methods: Annotated[tuple[str, ...], Field(min_length=1)] = ("independent", "mdico")
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    protocol: Literal["honest", "paper"] = "honest"
+    """"honest" stops early on an inner validation split; "paper" on the scored fold, only to compare with
+    published figures."""
+    encoder: EncoderSection = EncoderSection()
+    mdico: MDiCoSection = MDiCoSection()
+    train: TrainSection = TrainSection()
+
+    @field_validator("modalities")
+    @classmethod
+    def _two(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < 2:
+            raise ValueError(
+                f"co-learning needs at least two different modalities, came {list(value)}: "
+                "add another modality of the cube"
+            )
+        return value
+
+
+class MapSection(Section):
+    """Which maps are drawn."""
+
+    modalities: tuple[str, ...] | None = None
+    """Sensors to map with, one at a time; null = every co-learned one."""
+    methods: tuple[str, ...] | None = None
+    """Methods to map with; null = every trained one."""
+    seeds: Literal["first", "all"] = "first"
+    """Map with the first seed's model or with every seed's (scores then come with a spread)."""
+    pixels: Annotated[int, Field(ge=1)] = 1024
+    """Pixels that go through the model at once: small enough to stay in the processor's cache."""
+
+
+class Recipe(Section):
+    """The whole run."""
+
+    name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Short name, used in titles."""
+    output: Path
+    """Folder for cube, samples, models, maps and report; relative to the recipe."""
+    area: Area
+    period: PeriodSection
+    catalog: str
+    """Name of a file in catalogs/ ("local"), or a path to one."""
+    href: str | None = None
+    """Where the catalog is: a path relative to the recipe, or a URL; null takes the catalog file's own."""
+    modalities: Annotated[dict[str, ModalitySection], Field(min_length=1)]
+    """Sensor -> options. An empty section takes every default."""
+    labels: LabelSection
+    samples: SampleSection = SampleSection()
+    colearn: ColearnSection
+    maps: MapSection = MapSection()
+    store: StoreSection = StoreSection()
+
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _empty_sections(cls, value: Any) -> Any:
+        return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _known_modalities(self) -> Self:
+        for where, names in (("colearn", self.colearn.modalities), ("maps", self.maps.modalities or ())):
+            missing = [name for name in names if name not in self.modalities]
+            if missing:
+                raise ValueError(
+                    f"{where}.modalities names {', '.join(missing)}, which the recipe's modalities do not list "
+                    f"({', '.join(self.modalities)})"
+                )
+        return self
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe file. Relative paths in it count from the file's folder.
+
+    Raises:
+        MdicoError: no such file, not YAML, an unknown key or a value outside its rule; the text names each one.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MdicoError(f"recipe {path}: cannot be read ({error.strerror}). Give the path of a YAML file.") from error
+    except UnicodeDecodeError as error:
+        raise MdicoError(f"recipe {path}: is not a text file. Give the path of a YAML file.") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise MdicoError(f"recipe {path}: is not YAML{where} ({getattr(error, 'problem', error)}).") from error
+    return parse_recipe(data, base=path.resolve().parent, name=str(path))
+
+
+def parse_recipe(data: Any, base: Path | None = None, name: str = "recipe") -> Recipe:
+    """A recipe from a mapping, as a notebook would write it; `base` is what relative paths count from."""
+    if not isinstance(data, dict):
+        raise MdicoError(
+            f"{name}: must be a mapping of sections (name, area, period, ...), came {type(data).__name__}."
+        )
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        faults = "; ".join(_sentence(fault) for fault in error.errors())
+        raise MdicoError(f"{name}: {faults}.") from error
+    return _rebased(recipe, base or Path.cwd())
+
+
+def _sentence(fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"]) or "recipe"
+    if fault["type"] == "extra_forbidden":
+        known = _keys_at(fault["loc"][:-1])
+        close = get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"unknown key {where!r}, {hint}"
+    if fault["type"] == "missing":
+        return f"{where!r} is missing: add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    came = (
+        ""
+        if isinstance(fault["input"], dict | BaseModel) or fault["type"] == "value_error"
+        else f", came {fault['input']!r}"
+    )
+    return f"{where}: {message[0].lower() + message[1:]}{came}"
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """The keys a section knows, found by walking the JSON schema along a fault's location."""
+    schema = Recipe.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in location:
+        node = node.get("properties", {}).get(part, node.get("additionalProperties") or node.get("items") or {})
+        options = [node, *node.get("anyOf", []), *node.get("allOf", [])]
+        refs = [option["$ref"] for option in options if isinstance(option, dict) and "$ref" in option]
+        if refs:
+            node = schema["$defs"][refs[0].rsplit("/", 1)[1]]
+    return list(node.get("properties", {}))
+
+
+def _rebased(recipe: Recipe, base: Path) -> Recipe:
+    """The recipe with every relative path made absolute."""
+
+    def under(path: Path) -> Path:
+        return path if path.is_absolute() else (base / path).resolve()
+
+    href = recipe.href
+    if href is not None and "://" not in href:
+        href = str(under(Path(href)))
+    area = recipe.area
+    if area.geojson is not None:
+        area = area.model_copy(update={"geojson": under(area.geojson)})
+    labels = recipe.labels.model_copy(update={"path": under(recipe.labels.path)})
+    update = {"output": under(recipe.output), "href": href, "area": area, "labels": labels}
+    if recipe.catalog.endswith((".yml", ".yaml")):
+        update["catalog"] = str(under(Path(recipe.catalog)))
+    return recipe.model_copy(update=update)
