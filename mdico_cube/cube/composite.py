@@ -1,0 +1,107 @@
+"""Observations of one time step in, one value per pixel out: pure kernels on arrays, missing values never counted."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from mdico_cube.recipe import Reducer
+from mdico_cube.spec import Array, Bools
+
+_STRIP = 1 << 16  # values per strip of the median: small enough to stay in the processor's cache
+
+
+def mosaic(work: list[Array], observed: list[Bools]) -> tuple[Array, Bools]:
+    """Scenes of one overpass, each (C, h, w) with (h, w), to one: the first scene that observed a pixel gives it."""
+    if len(work) == 1:
+        return work[0], observed[0]
+    values, seen = work[0].copy(), observed[0].copy()
+    for scene, mask in zip(work[1:], observed[1:], strict=True):
+        new = mask & ~seen
+        np.copyto(values, scene, where=new)
+        seen |= new
+    return values, seen
+
+
+def reduce_step(work: list[Array], observed: list[Bools], reducer: Reducer) -> tuple[Array, Bools]:
+    """Overpasses of one step, each (C, h, w) with (h, w), to one composite (C, h, w) and (h, w) where any was seen."""
+    if len(work) == 1 or reducer == "first":
+        return mosaic(work, observed)
+    if reducer == "mean":
+        return _mean(work, observed)
+    return _median(np.stack(work), np.stack(observed))
+
+
+def _mean(work: list[Array], observed: list[Bools]) -> tuple[Array, Bools]:
+    total = np.zeros(work[0].shape, dtype=np.float64)
+    count = np.zeros(observed[0].shape, dtype=np.int32)
+    for scene, mask in zip(work, observed, strict=True):
+        np.add(total, scene, out=total, where=mask)
+        count += mask
+    mean = total / np.maximum(count, 1)
+    integer = np.issubdtype(work[0].dtype, np.integer)
+    return (np.rint(mean) if integer else mean).astype(work[0].dtype), count > 0
+
+
+def _median(work: Array, observed: Bools) -> tuple[Array, Bools]:
+    """Median over the first axis of (N, C, h, w) where (N, h, w) is True.
+
+    Missing values are replaced by the largest one, a sorting network of whole-array minima and maxima puts them last,
+    and the middle of what was observed is picked per pixel. An even count gives the mean of the two middle values,
+    rounded half up for counts.
+    """
+    n, c, h, w = work.shape
+    integer = np.issubdtype(work.dtype, np.integer)
+    top = np.iinfo(work.dtype).max if integer else np.inf
+    count = observed.sum(axis=0, dtype=np.int16)
+    out = np.empty((c, h, w), dtype=work.dtype)
+    rows = max(1, _STRIP // max(1, w))
+    for start in range(0, h, rows):
+        part = slice(start, start + rows)
+        seen = observed[:, part]
+        middle = count[part]
+        for band in range(c):
+            lanes = [np.where(seen[i], work[i, band, part], top).astype(work.dtype, copy=False) for i in range(n)]
+            _sort_lanes(lanes)
+            low = _pick(lanes, (middle - 1) // 2)
+            high = _pick(lanes, middle // 2)
+            if integer:
+                out[band, part] = (low.astype(np.int64) + high + 1) // 2
+            else:
+                out[band, part] = low + (high - low) / 2
+    seen_any = count > 0
+    np.copyto(out, 0, where=~seen_any)
+    return out, seen_any
+
+
+def _pick(lanes: list[Array], index: Array) -> Array:
+    chosen = lanes[0].copy()
+    for k in range(1, len(lanes)):
+        np.copyto(chosen, lanes[k], where=index == k)
+    return chosen
+
+
+def _sort_lanes(lanes: list[Array]) -> None:
+    spare = np.empty_like(lanes[0])
+    for i, j in _network(len(lanes)):
+        np.minimum(lanes[i], lanes[j], out=spare)
+        np.maximum(lanes[i], lanes[j], out=lanes[j])
+        lanes[i], spare = spare, lanes[i]
+
+
+@lru_cache
+def _network(n: int) -> tuple[tuple[int, int], ...]:
+    """Comparators of an odd-even merge sort for n lanes (K. E. Batcher, 1968)."""
+    pairs: list[tuple[int, int]] = []
+    p = 1
+    while p < n:
+        k = p
+        while k >= 1:
+            for j in range(k % p, n - k, 2 * k):
+                for i in range(min(k, n - j - k)):
+                    if (i + j) // (2 * p) == (i + j + k) // (2 * p):
+                        pairs.append((i + j, i + j + k))
+            k //= 2
+        p *= 2
+    return tuple(pairs)

@@ -1,0 +1,224 @@
+"""A recipe in, everything a build will do out, before any pixel is read: grid, items per step, shards, bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pystac
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry
+
+from mdico_cube.cube.catalog import CatalogFile, load_catalog, source_for
+from mdico_cube.cube.grid import Shard, grid_for, shards
+from mdico_cube.cube.read import check_assets
+from mdico_cube.cube.search import catalog_href, item_time, longitude, search_items
+from mdico_cube.cube.store import Layer
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import Recipe, Reducer, Source
+from mdico_cube.sensors.registry import get_sensor
+from mdico_cube.sensors.sensor import Sensor
+from mdico_cube.spec import Modality
+
+RULES = 1
+"""Raised whenever the same items and options would give other pixels; it makes older shards stale."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One item that a build reads."""
+
+    item: pystac.Item
+    step: int
+    """Time step it belongs to, by local solar time; 0 without time."""
+    overpass: tuple[Any, ...]
+    """Scenes of one solar day and orbit direction count as one observation."""
+    footprint: Geometry
+    """In the cube's CRS."""
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One modality of the cube to build."""
+
+    sensor: Sensor
+    modality: Modality
+    """With the recipe's bands."""
+    steps: tuple[str, ...]
+    source: Source
+    signing: str
+    reducer: Reducer
+    scenes: tuple[Scene, ...]
+
+    @property
+    def layer(self) -> Layer:
+        """What the store needs."""
+        return Layer(self.modality, self.steps)
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """Asset keys of the bands that are read."""
+        bands = self.sensor.reads or self.modality.band_names
+        return tuple(self.source.assets.get(band, band) for band in bands)
+
+    @property
+    def per_step(self) -> tuple[int, ...]:
+        """Scenes in each step."""
+        count = Counter(scene.step for scene in self.scenes)
+        return tuple(count[step] for step in range(len(self.steps)))
+
+    def scenes_of(self, geobox: GeoBox) -> tuple[Scene, ...]:
+        """Scenes whose footprint touches a block."""
+        return tuple(scene for scene in self.scenes if scene.footprint.intersects(geobox.extent))
+
+    def digest(self, geobox: GeoBox) -> str:
+        """SHA-256 of everything that decides the pixels of a block."""
+        assets = (*self.assets, *((self.source.quality,) if self.source.quality else ()))
+        facts = {
+            "rules": RULES,
+            "modality": [self.modality.name, self.modality.band_names, repr(self.modality.storage)],
+            "steps": self.steps,
+            "reducer": self.reducer,
+            "source": self.source.model_dump(),
+            "grid": [str(geobox.crs), list(geobox.affine)[:6], list(geobox.shape)],
+            "items": [
+                [scene.item.id, scene.step, [scene.item.assets[key].href.split("?")[0] for key in assets]]
+                for scene in self.scenes_of(geobox)
+            ],
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """Everything a build will do."""
+
+    geobox: GeoBox
+    shard: int
+    layers: tuple[LayerPlan, ...]
+
+    def shards(self) -> Iterator[Shard]:
+        """Shards of the grid in row order."""
+        yield from shards((self.geobox.shape.y, self.geobox.shape.x), self.shard)
+
+    def block(self, shard: Shard) -> GeoBox:
+        """The grid of one shard."""
+        return self.geobox[shard.y, shard.x]
+
+    def gaps(self) -> dict[str, tuple[str, ...]]:
+        """Modality -> steps for which the catalog has no scene at all."""
+        found = {
+            layer.modality.name: tuple(step for step, n in zip(layer.steps, layer.per_step, strict=True) if n == 0)
+            for layer in self.layers
+        }
+        return {name: steps for name, steps in found.items() if steps}
+
+    def bytes_stored(self, layer: LayerPlan) -> int:
+        """Bytes of one modality in the cube before compression."""
+        pixels = self.geobox.shape.y * self.geobox.shape.x
+        size = np.dtype(layer.modality.storage.dtype).itemsize
+        return pixels * len(layer.steps) * len(layer.modality.bands) * size
+
+    def bytes_read(self, layer: LayerPlan) -> int:
+        """Bytes to read on the cube's grid before compression: scenes x assets x the part of the area they cover."""
+        pixels = self.geobox.shape.y * self.geobox.shape.x
+        extent = self.geobox.extent
+        share = sum(float(scene.footprint.intersection(extent).area / extent.area) for scene in layer.scenes)
+        size = len(layer.assets) * np.dtype(layer.sensor.raw_dtype).itemsize + bool(layer.source.quality)
+        return round(pixels * share * size)
+
+    def summary(self) -> dict[str, Any]:
+        """The plan as plain data, for JSON and for tables."""
+        return {
+            "crs": str(self.geobox.crs),
+            "shape": list(self.geobox.shape),
+            "resolution": self.geobox.resolution.x,
+            "shards": len(list(self.shards())),
+            "jobs": len(list(self.shards())) * len(self.layers),
+            "modalities": {
+                layer.modality.name: {
+                    "bands": list(layer.modality.band_names),
+                    "steps": list(layer.steps),
+                    "scenes_per_step": list(layer.per_step),
+                    "scenes": len(layer.scenes),
+                    "bytes_read": self.bytes_read(layer),
+                    "bytes_stored": self.bytes_stored(layer),
+                }
+                for layer in self.layers
+            },
+            "gaps": {name: list(steps) for name, steps in self.gaps().items()},
+        }
+
+
+def plan_build(recipe: Recipe) -> BuildPlan:
+    """Search the catalog and lay out the build.
+
+    Raises:
+        MdicoError: unknown modality or band, nothing found, a missing asset, or a product a sensor cannot use.
+    """
+    catalog = load_catalog(recipe.catalog)
+    sensors = {name: get_sensor(name) for name in recipe.modalities}
+    modalities = {
+        name: sensor.modality.select(recipe.modalities[name].bands or sensor.defaults)
+        for name, sensor in sensors.items()
+    }
+    geobox = grid_for(recipe.area)
+    recipe.period.period.edges()
+    href = catalog_href(catalog, recipe.href)
+    layers = [_plan_layer(recipe, catalog, href, sensors[name], modalities[name], geobox) for name in recipe.modalities]
+    return BuildPlan(geobox, recipe.store.shard, tuple(layers))
+
+
+def _plan_layer(
+    recipe: Recipe, catalog: CatalogFile, href: str, sensor: Sensor, modality: Modality, geobox: GeoBox
+) -> LayerPlan:
+    source = source_for(catalog, recipe, modality.name)
+    period = recipe.period.period if modality.temporal else None
+    if sensor.refuse is not None:
+        sensor.refuse(source.collection, {})
+    items = search_items(catalog, href, source, geobox, period)
+    if sensor.refuse is not None:
+        for item in items:
+            sensor.refuse(source.collection, item.properties)
+    steps, scenes = _assign(items, geobox, None if period is None else period.edges())
+    if not scenes:
+        raise MdicoError(
+            f"{source.collection}: the items found lie outside the period {recipe.period.start} to "
+            f"{recipe.period.end} in local solar time. Widen the period."
+        )
+    reducer = recipe.modalities[modality.name].reducer or sensor.reducer
+    layer = LayerPlan(sensor, modality, steps, source, catalog.signing, reducer, scenes)
+    quality = (source.quality,) if source.quality and sensor.clear else ()
+    check_assets([scene.item for scene in scenes], (*layer.assets, *quality))
+    return layer
+
+
+def _assign(
+    items: list[pystac.Item], geobox: GeoBox, edges: pd.DatetimeIndex | None
+) -> tuple[tuple[str, ...], tuple[Scene, ...]]:
+    """Each item to its step by local solar time; items outside every step are left out."""
+    shift = timedelta(hours=longitude(geobox) / 15)
+    scenes = []
+    for item in items:
+        moment = pd.Timestamp(item_time(item) + shift)
+        step = 0 if edges is None else int(edges.searchsorted(moment, side="right")) - 1
+        if edges is not None and not 0 <= step < len(edges) - 1:
+            continue
+        overpass = (moment.date(), item.properties.get("sat:orbit_state")) if edges is not None else ()
+        scenes.append(Scene(item, step, overpass, _footprint(item, geobox)))
+    steps = ("",) if edges is None else tuple(str(start.date()) for start, _ in pairwise(edges))
+    return steps, tuple(scenes)
+
+
+def _footprint(item: pystac.Item, geobox: GeoBox) -> Geometry:
+    assert item.geometry is not None
+    assert geobox.crs is not None
+    return Geometry(item.geometry, "EPSG:4326").to_crs(geobox.crs, resolution=0.02).buffer(2 * abs(geobox.resolution.x))

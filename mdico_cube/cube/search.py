@@ -1,0 +1,224 @@
+"""A catalog, an area and a period in, STAC items out: one way for static catalogs and for APIs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pystac
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry
+from pystac.stac_io import DefaultStacIO
+from pystac_client import Client
+from pystac_client.exceptions import APIError
+
+from mdico_cube.cube.catalog import CatalogFile
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import Source
+from mdico_cube.spec import Period
+
+REMOTE = ("http", "https", "s3", "gs", "az", "abfs")
+
+
+def search_items(
+    catalog: CatalogFile, href: str, source: Source, geobox: GeoBox, period: Period | None
+) -> list[pystac.Item]:
+    """Items of one collection that touch the area and, where given, the period; sorted by time and id.
+
+    The same acquisition in several processings comes once, in its newest processing.
+
+    Raises:
+        MdicoError: the catalog cannot be reached or is no STAC, it lacks the collection, or nothing was found.
+    """
+    area = geobox.extent.to_crs("EPSG:4326", resolution=_densify(geobox))
+    landing = _landing_page(href)
+    is_api = catalog.kind == "api" or (catalog.kind == "auto" and "conformsTo" in landing)
+    span = _span(geobox, period)
+    found = _search_api(href, source, area, span) if is_api else _search_static(href, source, area, span)
+    items = [item for item in found if _matches(item, source)]
+    if not items:
+        when = f" between {span[0].date()} and {span[1].date()}" if span else ""
+        raise MdicoError(
+            f"{source.collection}: no item in {_shown(href)} touches the area {_rounded(area)}{when}. "
+            f"{_hint(href, is_api, source)}"
+        )
+    for item in items:
+        item.make_asset_hrefs_absolute()
+        _refuse_local_hrefs(item, href)
+    return newest(items)
+
+
+def newest(items: Iterable[pystac.Item]) -> list[pystac.Item]:
+    """One item per acquisition and tile: of the same tile at the same second, the newest processing stays."""
+    best: dict[tuple[Any, ...], pystac.Item] = {}
+    for item in items:
+        key = _acquisition(item)
+        if key not in best or _processing(best[key]) < _processing(item):
+            best[key] = item
+    return sorted(best.values(), key=lambda item: (item_time(item), item.id))
+
+
+def item_time(item: pystac.Item) -> datetime:
+    """The item's UTC time without a zone: its datetime, or its start."""
+    moment = item.datetime or item.common_metadata.start_datetime
+    if moment is None:
+        raise MdicoError(f"{item.collection_id}: item {item.id} has neither datetime nor start_datetime.")
+    return moment.replace(tzinfo=None)
+
+
+def _acquisition(item: pystac.Item) -> tuple[Any, ...]:
+    properties = item.properties
+    tile = properties.get("s2:mgrs_tile") or properties.get("grid:code")
+    if tile is None:
+        return (item.id,)
+    moment = item_time(item) + timedelta(milliseconds=500)
+    return (item.collection_id, properties.get("platform"), tile, moment.replace(microsecond=0))
+
+
+def _processing(item: pystac.Item) -> tuple[float, str, str]:
+    baseline = item.properties.get("s2:processing_baseline", item.properties.get("processing:version", 0))
+    try:
+        number = float(str(baseline))
+    except ValueError:
+        number = 0.0
+    return number, str(item.properties.get("created", "")), item.id
+
+
+def _span(geobox: GeoBox, period: Period | None) -> tuple[datetime, datetime] | None:
+    if period is None:
+        return None
+    edges = period.edges()
+    shift = timedelta(hours=longitude(geobox) / 15)
+    return edges[0].to_pydatetime() - shift, edges[-1].to_pydatetime() - shift - timedelta(microseconds=1)
+
+
+def longitude(geobox: GeoBox) -> float:
+    """Longitude of a grid's centre in degrees: solar time is UTC plus a fifteenth of it in hours."""
+    ((lon, _),) = geobox.extent.centroid.to_crs("EPSG:4326").points
+    return float(lon)
+
+
+def _densify(geobox: GeoBox) -> float:
+    box = geobox.boundingbox
+    return max(box.span_x, box.span_y) / 20
+
+
+def _landing_page(href: str) -> dict[str, Any]:
+    where = _shown(href)
+    try:
+        page = json.loads(DefaultStacIO().read_text(href))
+    except json.JSONDecodeError as error:
+        raise MdicoError(
+            f"catalog {_shown(href)}: is not JSON ({error.msg}). Give a STAC catalog.json or API."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise MdicoError(f"catalog {_shown(href)}: is not a text file. Give a STAC catalog.json or API.") from error
+    except Exception as error:  # every transport has its own: each means the same to the user
+        raise MdicoError(
+            f"catalog {_shown(href)}: cannot be read ({error}). Check the address and the network."
+        ) from error
+    if not isinstance(page, dict) or page.get("type") not in ("Catalog", "Collection") or "stac_version" not in page:
+        kind = page.get("type", "no type") if isinstance(page, dict) else type(page).__name__
+        raise MdicoError(
+            f"catalog {where}: is JSON but no STAC catalog (it says {kind!r}). Give a STAC catalog.json or API."
+        )
+    return page
+
+
+def _search_static(
+    href: str, source: Source, area: Geometry, span: tuple[datetime, datetime] | None
+) -> list[pystac.Item]:
+    found: list[pystac.Item] = []
+    for item in _collection(href, source).get_items(recursive=True):
+        inside = span is None or span[0] <= item_time(item) <= span[1]
+        if inside and item.geometry is not None and Geometry(item.geometry, "EPSG:4326").intersects(area):
+            found.append(item)
+    return found
+
+
+def _collection(href: str, source: Source) -> pystac.Catalog:
+    try:
+        root = pystac.read_file(href)
+        assert isinstance(root, pystac.Catalog)
+        if root.id == source.collection:
+            return root
+        children = {child.id: child for child in root.get_children()}
+    except MdicoError:
+        raise
+    except Exception as error:  # pystac passes on whatever its reader met
+        raise MdicoError(f"catalog {_shown(href)}: a linked file cannot be read ({error}).") from error
+    if source.collection not in children:
+        raise MdicoError(
+            f"catalog {_shown(href)} has no collection {source.collection!r}: it has {', '.join(sorted(children))}. "
+            "Set the modality's source.collection."
+        )
+    return children[source.collection]
+
+
+def _search_api(href: str, source: Source, area: Geometry, span: tuple[datetime, datetime] | None) -> list[pystac.Item]:
+    try:
+        client = Client.open(href)
+        known = {collection.id for collection in client.get_collections()}
+        if source.collection not in known:
+            raise MdicoError(
+                f"catalog {_shown(href)} has no collection {source.collection!r}: it has {', '.join(sorted(known))}."
+            )
+        search = client.search(collections=[source.collection], intersects=area.json, datetime=span)
+        return list(search.items())
+    except APIError as error:
+        raise MdicoError(f"catalog {_shown(href)}: the search failed ({error}). Try again later.") from error
+
+
+def _matches(item: pystac.Item, source: Source) -> bool:
+    return all(item.properties.get(key) == value for key, value in source.query.items())
+
+
+def _refuse_local_hrefs(item: pystac.Item, href: str) -> None:
+    """A remote catalog must not make us read this machine's files, nor open one dressed up as another."""
+    remote = urlparse(href).scheme in REMOTE
+    for key, asset in item.assets.items():
+        scheme = urlparse(asset.href).scheme
+        tricky = asset.href.startswith(("/vsi", "<")) or asset.href.lower().split("?")[0].endswith(".vrt")
+        if tricky or (remote and scheme not in REMOTE):
+            raise MdicoError(
+                f"{item.collection_id}: item {item.id}, asset {key} points to {_shown(asset.href)}, which a remote "
+                "catalog may not ask for. Only http(s), s3, gs and az addresses of plain files are read."
+            )
+
+
+def _hint(href: str, is_api: bool, source: Source) -> str:
+    if is_api:
+        return "Check area and period."
+    extent = getattr(_collection(href, source), "extent", None)
+    if extent is None:
+        return "Check area and period."
+    (start, end), box = extent.temporal.intervals[0], [round(edge, 3) for edge in extent.spatial.bboxes[0]]
+    dates = " to ".join(str(edge.date()) if edge else "open" for edge in (start, end))
+    return f"The collection covers {box} from {dates}."
+
+
+def _rounded(area: Geometry) -> list[float]:
+    return [round(edge, 3) for edge in area.boundingbox.bbox]
+
+
+def _shown(href: str) -> str:
+    """An address without its query, where signatures live."""
+    return href.split("?")[0]
+
+
+def catalog_href(catalog: CatalogFile, href: str | None) -> str:
+    """Where the catalog is: the recipe's address, else the catalog file's own.
+
+    Raises:
+        MdicoError: neither says it, or the local file does not exist.
+    """
+    address = href or catalog.href
+    if address is None:
+        raise MdicoError(f"catalog {catalog.name!r} has no address of its own: set `href` in the recipe.")
+    if "://" not in address and not Path(address).is_file():
+        raise MdicoError(f"catalog {address}: no such file. Set `href` to a catalog.json or an API's address.")
+    return address

@@ -1,0 +1,50 @@
+"""What a sensor is to the cube: its bands and four rules. One file per sensor fills one of these in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mdico_cube.recipe import Reducer, Source
+from mdico_cube.spec import Array, Bools, Modality
+
+
+@dataclass(frozen=True, slots=True)
+class Radiometry:
+    """How the counts of one item become physical values: physical = count * scale + offset."""
+
+    scale: float
+    offset: float
+    reason: str
+    """Why this offset, in a few words; it is kept in the ledger beside the item's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """One sensor. `work` arrays are what a reducer combines: counts for optical data, linear power for radar."""
+
+    modality: Modality
+    """Every band the sensor can give, in stored order."""
+    defaults: tuple[str, ...]
+    """Bands a recipe gets when it names none."""
+    reducer: Reducer
+    """How the observations of one time step become one value, unless the recipe says otherwise."""
+    radiometry: Callable[[str, Mapping[str, Any], Mapping[str, Any], Source], Radiometry]
+    """(item id, item properties, one asset's fields, source) -> Radiometry."""
+    calibrate: Callable[[Array, float, Radiometry], tuple[Array, Bools]]
+    """(raw (C, h, w), nodata, radiometry) -> (work (C, h, w), observed (h, w))."""
+    clear: Callable[[Array], Bools] | None
+    """Quality layer (h, w) -> True where the ground was seen; None for sensors without one."""
+    finish: Callable[[Array, Bools], Array]
+    """(composite work (C, h, w), observed (h, w)) -> stored (C, h, w)."""
+    raw_dtype: str
+    """Type the source's values are read as."""
+    reads: tuple[str, ...] | None = None
+    """Bands read from the source; None = the modality's own."""
+    halo: int = 0
+    """Pixels needed around a block so that its edge is exact."""
+    derive: Callable[[Array, float, float], Array] | None = None
+    """(stored (C, h + 2 halo, w + 2 halo), metres per pixel in x, in y) -> (C', h, w): every band of `modality`."""
+    refuse: Callable[[str, Mapping[str, Any]], None] | None = None
+    """(collection id, item properties): raises MdicoError for products this sensor cannot use."""

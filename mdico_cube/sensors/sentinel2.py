@@ -1,0 +1,104 @@
+"""Sentinel-2 L2A items in, surface reflectance in counts of 1e-4 out: the offset rule and the cloud rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import Source
+from mdico_cube.sensors.sensor import Radiometry, Sensor
+from mdico_cube.spec import Array, Band, Bools, Modality, Storage
+
+COUNT = 1e-4
+"""Reflectance per count, in the archive and in the cube."""
+MISSING = 65535
+HARMONISED_FROM = 4.0
+"""From this processing baseline on, counts carry +1000 (BOA_ADD_OFFSET; ESA product specification, January 2022)."""
+UNCLEAR = (0, 1, 3, 8, 9, 10)
+"""SCL classes that hide the ground: no data, defective, cloud shadow, cloud (medium, high), thin cirrus."""
+
+_BANDS = (
+    ("B02", "blue"),
+    ("B03", "green"),
+    ("B04", "red"),
+    ("B05", "red edge 1"),
+    ("B06", "red edge 2"),
+    ("B07", "red edge 3"),
+    ("B08", "near infrared"),
+    ("B8A", "narrow near infrared"),
+    ("B11", "shortwave infrared 1"),
+    ("B12", "shortwave infrared 2"),
+)
+
+MODALITY = Modality(
+    name="sentinel2",
+    variable="reflectance",
+    bands=tuple(Band(name, "reflectance", "bilinear", title) for name, title in _BANDS),
+    storage=Storage("uint16", COUNT, MISSING),
+    title="Sentinel-2",
+)
+
+
+def radiometry(item_id: str, properties: Mapping[str, Any], asset: Mapping[str, Any], source: Source) -> Radiometry:
+    """The offset of one item under the source's policy.
+
+    Raises:
+        MdicoError: the policy needs a processing baseline or a declared offset that the item does not carry.
+    """
+    if source.offset == "none":
+        return Radiometry(COUNT, 0.0, "harmonised by the source")
+    if source.offset == "declared":
+        if properties.get("earthsearch:boa_offset_applied"):
+            return Radiometry(COUNT, 0.0, "offset already applied, says the item")
+        bands = asset.get("raster:bands") or asset.get("bands") or [asset]
+        offset = bands[0].get("offset", bands[0].get("raster:offset", 0.0))
+        return Radiometry(COUNT, float(offset), "declared by the item")
+    baseline = properties.get("s2:processing_baseline", properties.get("processing:version"))
+    try:
+        shifted = float(str(baseline)) >= HARMONISED_FROM
+    except ValueError as error:
+        raise MdicoError(
+            f"sentinel2: item {item_id} has processing baseline {baseline!r}, but the offset rule needs a number. "
+            "Set modalities.sentinel2.source.offset to 'declared' or 'none' for this catalog."
+        ) from error
+    return Radiometry(COUNT, -0.1 if shifted else 0.0, f"processing baseline {baseline}")
+
+
+def calibrate(raw: Array, nodata: float, rule: Radiometry) -> tuple[Array, Bools]:
+    """Raw counts (C, h, w) to harmonised counts uint16 and (h, w) True where every band was read.
+
+    Dark counts that the offset would push below zero become 0, as reflectance cannot be negative in storage.
+    """
+    observed = (raw != nodata).all(axis=0)
+    shift = round(rule.offset / COUNT)
+    if shift == 0:
+        return np.minimum(raw, MISSING - 1).astype(np.uint16, copy=False), observed
+    counts = np.clip(raw.astype(np.int32) + shift, 0, MISSING - 1).astype(np.uint16)
+    return counts, observed
+
+
+def clear(scl: Array) -> Bools:
+    """Scene classification (h, w) to True where the ground was seen."""
+    lookup = np.ones(256, dtype=bool)
+    lookup[list(UNCLEAR)] = False
+    return lookup[scl.astype(np.uint8)]
+
+
+def finish(work: Array, observed: Bools) -> Array:
+    """Composite counts to stored counts: 65535 where nothing was observed."""
+    return np.where(observed, work, MISSING).astype(np.uint16)
+
+
+SENSOR = Sensor(
+    modality=MODALITY,
+    defaults=MODALITY.band_names,
+    reducer="median",
+    radiometry=radiometry,
+    calibrate=calibrate,
+    clear=clear,
+    finish=finish,
+    raw_dtype="uint16",
+)
