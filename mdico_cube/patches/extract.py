@@ -1,0 +1,212 @@
+"""A cube and its windows in, a samples store out: every window of every modality, cut chunk by chunk through Dask."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import ZstdCodec
+
+from mdico_cube.cube.store import CubeReader, Layer, describe_layer, open_reader, writing
+from mdico_cube.errors import MdicoError
+from mdico_cube.patches.samples import VERSION
+from mdico_cube.patches.splits import TRAIN, Folds, split_folds
+from mdico_cube.patches.stats import RunningStats
+from mdico_cube.patches.windows import Ints, Windows, candidate_windows, draw_windows
+from mdico_cube.progress import say, track
+from mdico_cube.recipe import SampleSection
+from mdico_cube.schema import UNLABELLED
+from mdico_cube.spec import Array, BandStats, LabelClass
+
+_WAVE = 32  # groups of windows in one Dask call: bounds memory and graph, whatever the region
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Windows that lie in the same chunks of the cube, so that each chunk is decoded once."""
+
+    index: Ints
+    """Which windows."""
+    y: slice
+    x: slice
+    """Block of the cube that holds them all."""
+
+
+def extract_samples(
+    cube: Path, target: Path, modalities: Sequence[str], section: SampleSection, overwrite: bool = False
+) -> Path:
+    """Split the cube's labels, draw windows and cut them from every modality into `target` (Zarr v3).
+
+    The store is made beside its place and renamed: it is whole or it does not exist.
+
+    Raises:
+        MdicoError: the store exists, the cube lacks labels or a modality, or a class has no training window.
+    """
+    if target.exists() and not overwrite:
+        raise MdicoError(f"{target}: exists already. Use --overwrite to draw the samples again.")
+    reader = open_reader(cube)
+    layers = {name: reader.array(name) for name in modalities}
+    label, folds = _folds(reader, section)
+    drawn = draw_windows(candidate_windows(label, folds, section.patch), reader.legend, section)
+    groups = group_windows(drawn, reader.chunk)
+    draft = target.with_name(f".{target.name}.draft")
+    with writing(target):
+        shutil.rmtree(draft, ignore_errors=True)
+        root = zarr.open_group(draft, mode="w", zarr_format=3)
+        arrays = _create_arrays(root, {name: tuple(layers[name].shape) for name in layers}, reader, section.patch)
+        stats = {name: RunningStats(len(reader.modalities[name].bands)) for name in modalities}
+        kept = 0
+        for group, values in track(_cut_all(cube, groups, drawn, modalities), "sample", len(groups)):
+            kept += _store_group(arrays, stats, reader, drawn.take(group.index), values, label, folds, section)
+        windows = len(drawn)
+        if kept < windows:
+            say(f"sample: {windows - kept} of {windows} windows were observed too seldom and are left out")
+        facts = {name: (stat.result(), reader.steps(name)) for name, stat in stats.items()}
+        root.attrs.update(_attrs(reader, facts, section))
+        _save_map(root, "fold_map", folds)
+        _check_classes(np.asarray(arrays["fold"][:]), np.asarray(arrays["label"][:]), reader.legend)
+        shutil.rmtree(target, ignore_errors=True)
+        draft.rename(target)
+    return target
+
+
+def _folds(reader: CubeReader, section: SampleSection) -> tuple[npt.NDArray[np.uint8], Folds]:
+    whole = (slice(0, reader.shape[0]), slice(0, reader.shape[1]))
+    label = reader.labels(*whole)
+    stored = np.where(label < 0, UNLABELLED, label).astype(np.uint8)
+    parcel = reader.parcels(*whole)
+    return stored, split_folds(stored, parcel, len(reader.legend), section)
+
+
+def group_windows(windows: Windows, chunk: int) -> list[Group]:
+    """Windows by the chunk that holds their first pixel, with the block of the cube that covers each group."""
+    side = max(chunk, windows.side)
+    key = (windows.y // side) * (1 << 32) + windows.x // side
+    order = np.argsort(key, kind="stable")
+    borders = np.flatnonzero(np.diff(key[order])) + 1
+    groups = []
+    for index in np.split(order, borders):
+        if index.size:
+            y, x = windows.y[index], windows.x[index]
+            groups.append(
+                Group(
+                    index,
+                    slice(int(y.min()), int(y.max()) + windows.side),
+                    slice(int(x.min()), int(x.max()) + windows.side),
+                )
+            )
+    return groups
+
+
+def cut_group(cube: Path, group: Group, y: Ints, x: Ints, side: int, modalities: Sequence[str]) -> dict[str, Array]:
+    """Stored values (N, T, C, side, side) of the windows at rows y, columns x, per modality."""
+    reader = open_reader(cube)
+    rows = (y - group.y.start)[:, None, None] + np.arange(side)[None, :, None]
+    columns = (x - group.x.start)[:, None, None] + np.arange(side)[None, None, :]
+    cut = {}
+    for name in modalities:
+        block = reader.stored(name, group.y, group.x)  # (T, C, h, w)
+        cut[name] = np.moveaxis(block[:, :, rows, columns], 2, 0)  # (N, T, C, side, side)
+    return cut
+
+
+def _cut_all(
+    cube: Path, groups: list[Group], windows: Windows, modalities: Sequence[str]
+) -> Iterator[tuple[Group, dict[str, Array]]]:
+    cut = dask.delayed(cut_group, pure=False)
+    for start in range(0, len(groups), _WAVE):
+        wave = groups[start : start + _WAVE]
+        tasks = [cut(cube, g, windows.y[g.index], windows.x[g.index], windows.side, tuple(modalities)) for g in wave]
+        yield from zip(wave, dask.compute(*tasks, scheduler="threads"), strict=True)  # type: ignore[no-untyped-call]
+
+
+def _create_arrays(
+    root: zarr.Group, shapes: dict[str, tuple[int, ...]], reader: CubeReader, side: int
+) -> dict[str, zarr.Array[Any]]:
+    codec: Any = [ZstdCodec(level=1)]
+    arrays: dict[str, zarr.Array[Any]] = {}
+    for name, shape in shapes.items():
+        inner = (*(shape[:2] if len(shape) == 4 else (1, shape[0])), side, side)
+        rows = max(1, min(4096, (4 << 20) // (int(np.prod(inner)) * 2)))
+        arrays[name] = root.create_array(
+            name, shape=(0, *inner), chunks=(rows, *inner), compressors=codec,
+            dtype=reader.modalities[name].storage.dtype, dimension_names=("sample", "time", "band", "y", "x"),
+        )  # fmt: skip
+    arrays["target"] = root.create_array(
+        "target", shape=(0, side, side), chunks=(4096, side, side), dtype="uint8", compressors=codec,
+        dimension_names=("sample", "y", "x"),
+    )  # fmt: skip
+    for name, dtype in (("row", "int64"), ("column", "int64"), ("fold", "uint8"), ("label", "int64")):
+        arrays[name] = root.create_array(name, shape=(0,), chunks=(65536,), dtype=dtype, dimension_names=("sample",))
+    return arrays
+
+
+def _store_group(
+    arrays: dict[str, zarr.Array[Any]],
+    stats: dict[str, RunningStats],
+    reader: CubeReader,
+    windows: Windows,
+    values: dict[str, Array],
+    label: npt.NDArray[np.uint8],
+    folds: Folds,
+    section: SampleSection,
+) -> int:
+    """Append the windows that were observed often enough, and count their training pixels; returns how many."""
+    physical = {name: reader.modalities[name].storage.unpack(stored) for name, stored in values.items()}
+    seen = {name: observed.all(axis=2) for name, (_, observed) in physical.items()}  # (N, T, h, w)
+    shares = np.stack([mask.mean(axis=(1, 2, 3)) for mask in seen.values()])  # (modalities, N)
+    keep = np.asarray(((shares >= section.min_valid) & (shares > 0)).all(axis=0))
+    chosen = windows.take(np.flatnonzero(keep))
+    if not len(chosen):
+        return 0
+    for name, stored in values.items():
+        arrays[name].append(stored[keep])
+        train: Bools = keep & (windows.fold == TRAIN)
+        stats[name].add(physical[name][0][train], seen[name][train])
+    arrays["target"].append(_targets(chosen, label, folds))
+    for name, column in (("row", chosen.y), ("column", chosen.x), ("fold", chosen.fold), ("label", chosen.label)):
+        arrays[name].append(column)
+    return len(chosen)
+
+
+def _targets(windows: Windows, label: npt.NDArray[np.uint8], folds: Folds) -> npt.NDArray[np.uint8]:
+    """Class index (N, side, side); 255 for pixels that are unlabelled or not of the window's fold."""
+    step = np.arange(windows.side)
+    rows, columns = windows.y[:, None, None] + step[None, :, None], windows.x[:, None, None] + step[None, None, :]
+    own = folds[rows, columns] == windows.fold[:, None, None]
+    return np.where(own, label[rows, columns], UNLABELLED).astype(np.uint8)
+
+
+def _attrs(
+    reader: CubeReader, facts: dict[str, tuple[BandStats, tuple[str, ...]]], section: SampleSection
+) -> dict[str, Any]:
+    return {
+        "mdico_samples": VERSION,
+        "cube": reader.path.name,
+        "sampling": section.model_dump(mode="json"),
+        "legend": [asdict(entry) for entry in reader.legend],
+        "modalities": {
+            name: {**describe_layer(Layer(reader.modalities[name], steps)), "stats": asdict(stats)}
+            for name, (stats, steps) in facts.items()
+        },
+    }
+
+
+def _save_map(root: zarr.Group, name: str, values: Folds) -> None:
+    array = root.create_array(name, shape=values.shape, chunks=(512, 512), dtype="uint8", dimension_names=("y", "x"))
+    array[:] = values
+
+
+def _check_classes(fold: Array, label: Array, legend: tuple[LabelClass, ...]) -> None:
+    lacking = [entry.name for i, entry in enumerate(legend) if not ((fold == TRAIN) & (label == i)).any()]
+    if lacking:
+        raise MdicoError(
+            f"samples: no training window of {', '.join(lacking)} was observed often enough. Lower samples.min_valid."
+        )

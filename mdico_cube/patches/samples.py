@@ -1,0 +1,98 @@
+"""A samples store on disk in, its windows, folds and statistics out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from mdico_cube.cube.store import layer_from
+from mdico_cube.errors import MdicoError
+from mdico_cube.patches.splits import Folds
+from mdico_cube.patches.windows import Ints
+from mdico_cube.schema import UNLABELLED
+from mdico_cube.spec import BandStats, InputSpec, LabelClass
+
+VERSION = 1
+"""Layout of a samples store, in its attribute `mdico_samples`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleStore:
+    """A samples store, opened."""
+
+    path: Path
+    inputs: dict[str, InputSpec]
+    """What a model takes of each modality."""
+    legend: tuple[LabelClass, ...]
+    fold: npt.NDArray[np.uint8]
+    """(N,) 1 train, 2 validation, 3 test."""
+    label: Ints
+    """(N,) class index of the centre pixel."""
+    side: int
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """The stored array of a modality (N, T, C, side, side), or "target" (N, side, side)."""
+        found = zarr.open_group(self.path, mode="r", zarr_format=3)[name]
+        assert isinstance(found, zarr.Array)
+        return found
+
+    def where(self, *folds: int) -> Ints:
+        """Indices of the samples of these folds."""
+        return np.flatnonzero(np.isin(self.fold, folds)).astype(np.int64)
+
+    def class_counts(self, *folds: int) -> tuple[int, ...]:
+        """Labelled pixels per class in these folds."""
+        target = np.asarray(self.array("target").oindex[self.where(*folds)])
+        found = np.bincount(target[target != UNLABELLED].ravel(), minlength=len(self.legend))
+        return tuple(int(n) for n in found)
+
+
+def open_samples(path: Path) -> SampleStore:
+    """Open a samples store.
+
+    Raises:
+        MdicoError: there is none.
+    """
+    root = _open(path)
+    attrs: Any = root.attrs
+    inputs = {}
+    for name, facts in attrs["modalities"].items():
+        layer, stats = layer_from(facts), facts["stats"]
+        inputs[name] = InputSpec(
+            layer.modality, layer.steps, BandStats(tuple(stats["mean"]), tuple(stats["std"]), stats["count"])
+        )
+    legend = tuple(LabelClass(**entry) for entry in attrs["legend"])
+    fold, label, target = (root[key] for key in ("fold", "label", "target"))
+    assert isinstance(fold, zarr.Array)
+    assert isinstance(label, zarr.Array)
+    assert isinstance(target, zarr.Array)
+    return SampleStore(
+        path,
+        inputs,
+        legend,
+        np.asarray(fold[:]).astype(np.uint8),
+        np.asarray(label[:]).astype(np.int64),
+        target.shape[-1],
+    )
+
+
+def read_folds(path: Path) -> Folds:
+    """The fold of every pixel of the cube's grid (y, x): 0 unused, 1 train, 2 validation, 3 test."""
+    array = _open(path)["fold_map"]
+    assert isinstance(array, zarr.Array)
+    return np.asarray(array[:]).astype(np.uint8)
+
+
+def _open(path: Path) -> zarr.Group:
+    try:
+        root = zarr.open_group(path, mode="r", zarr_format=3)
+    except (FileNotFoundError, ValueError, OSError) as error:
+        raise MdicoError(f"{path}: there are no samples. Draw them with `mdico sample`.") from error
+    if root.attrs.get("mdico_samples") != VERSION:
+        raise MdicoError(f"{path}: is not a samples store of layout {VERSION}. Draw it again with `mdico sample`.")
+    return root
