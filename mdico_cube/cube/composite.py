@@ -69,7 +69,7 @@ def _median(work: Array, observed: Bools) -> tuple[Array, Bools]:
             if integer:
                 out[band, part] = (low.astype(np.int64) + high + 1) // 2
             else:
-                out[band, part] = low + (high - low) / 2
+                out[band, part] = low / 2 + high / 2
     seen_any = count > 0
     np.copyto(out, 0, where=~seen_any)
     return out, seen_any

@@ -168,8 +168,8 @@ def _store_group(
         return 0
     for name, stored in values.items():
         arrays[name].append(stored[keep])
-        train: Bools = keep & (windows.fold == TRAIN)
-        stats[name].add(physical[name][0][train], seen[name][train])
+        train = np.flatnonzero(keep & (windows.fold == TRAIN))
+        stats[name].add(np.asarray(physical[name][0])[train], np.asarray(seen[name])[train])
     arrays["target"].append(_targets(chosen, label, folds))
     for name, column in (("row", chosen.y), ("column", chosen.x), ("fold", chosen.fold), ("label", chosen.label)):
         arrays[name].append(column)

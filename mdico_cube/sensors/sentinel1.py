@@ -41,12 +41,13 @@ def finish(work: Array, observed: Bools) -> Array:
 
 
 def refuse(collection: str, properties: Mapping[str, Any]) -> None:
-    """GRD scenes are not terrain-corrected.
+    """GRD scenes are not terrain-corrected. RTC items may name GRD as the product they were made from.
 
     Raises:
         MdicoError: the collection or the item is ground-range detected (GRD).
     """
-    if "grd" in collection.lower() or str(properties.get("sar:product_type", "")).upper() == "GRD":
+    product = str(properties.get("sar:product_type", "")).upper()
+    if "rtc" not in collection.lower() and ("grd" in collection.lower() or product == "GRD"):
         raise MdicoError(
             f"sentinel1: {collection} holds GRD scenes, which are not geocoded nor terrain-corrected. "
             "Use an RTC collection such as sentinel-1-rtc."

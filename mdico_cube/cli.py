@@ -1,0 +1,210 @@
+"""The door: one sub-command per stage; parses, calls, prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import mdico_cube as mdico
+from mdico_cube.errors import MdicoError
+from mdico_cube.progress import console
+from mdico_cube.recipe import Recipe, load_recipe
+
+app = typer.Typer(
+    name="mdico",
+    help="Train with every sensor, map with any one.\n\n"
+    "A recipe (YAML) says where, when, which sensors and which labels. `mdico run RECIPE` does every stage in order; "
+    "each stage is also a command of its own. `mdico demo` shows it all on a simulated region.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False)
+"""Results go to standard output."""
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yml", help="The recipe file.", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what stands there; finished work is skipped.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="How many things are done at once; default: one per processor.")
+]
+
+
+@app.callback()
+def _root(quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results.")] = False) -> None:
+    console.quiet = quiet
+
+
+@app.command(rich_help_panel="Start here")
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where everything is written.")] = Path("demo-output"),
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+) -> None:
+    """Simulate a region with known truth, then run the whole chain on it.
+
+    Example: `mdico demo` writes demo-output/, with demo.yml (the recipe), cube, models, maps and report.html.
+    """
+    recipe = mdico.prepare_demo(folder, overwrite=overwrite, resume=resume)
+    _finish(recipe, overwrite, resume)
+
+
+@app.command(rich_help_panel="Start here")
+def run(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False) -> None:
+    """Every stage of a recipe, from the catalog to the report.
+
+    Example: `mdico run region.yml`, and after an interruption `mdico run region.yml --resume`.
+    """
+    _finish(load_recipe(recipe), overwrite, resume)
+
+
+def _finish(recipe: Recipe, overwrite: bool, resume: bool) -> None:
+    scores = mdico.run(recipe, overwrite=overwrite, resume=resume)
+    out.print(mdico.scores_table(scores))
+    out.print(f"report: {recipe.output / 'report.html'}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Stages")
+def plan(recipe: RecipeFile, as_json: AsJson = False) -> None:
+    """What a build would read and write, before any pixel is read.
+
+    Example: `mdico plan region.yml --json`
+    """
+    summary = mdico.plan(load_recipe(recipe)).summary()
+    if as_json:
+        sys.stdout.write(json.dumps(summary, indent=1) + "\n")
+    else:
+        _print_plan(summary)
+
+
+def _print_plan(summary: Mapping[str, Any]) -> None:
+    height, width = summary["shape"]
+    out.print(
+        f"grid: {width} x {height} pixels of {summary['resolution']:g} in {summary['crs']}, "
+        f"{summary['shards']} shards, {summary['jobs']} jobs"
+    )
+    table = Table("modality", "bands", "steps", "scenes", "per step", "to read", "in the cube", title="plan")
+    for name, facts in summary["modalities"].items():
+        counts = facts["scenes_per_step"]
+        table.add_row(
+            name,
+            str(len(facts["bands"])),
+            str(len(facts["steps"])),
+            str(facts["scenes"]),
+            f"{min(counts)} to {max(counts)}",
+            _size(facts["bytes_read"]),
+            _size(facts["bytes_stored"]),
+        )
+    out.print(table)
+    for name, steps in summary["gaps"].items():
+        out.print(f"gap: {name} has no scene in {', '.join(steps)}")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}"
+
+
+@app.command(rich_help_panel="Stages")
+def build(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False, workers: Workers = None) -> None:
+    """Catalog to aligned cube: search, read, mask, composite, write; then the labels.
+
+    Example: `mdico build region.yml`
+    """
+    out.print(f"cube: {mdico.build(load_recipe(recipe), overwrite, resume, workers)}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Stages")
+def sample(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False) -> None:
+    """Cube to training windows: spatial blocks, guard distance, balanced draw.
+
+    Example: `mdico sample region.yml --overwrite`
+    """
+    out.print(f"samples: {mdico.sample(load_recipe(recipe), overwrite, resume)}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Stages")
+def train(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False) -> None:
+    """Windows to models: every method and seed, trained with every sensor; one bundle per sensor.
+
+    Example: `mdico train region.yml --resume`
+    """
+    for folder in mdico.train(load_recipe(recipe), overwrite, resume):
+        out.print(f"bundle: {folder}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Stages")
+def predict(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False, workers: Workers = None) -> None:
+    """Bundles to maps: the whole region with one sensor at a time, as Zarr and GeoTIFF.
+
+    Example: `mdico predict region.yml`
+    """
+    for path in mdico.predict(load_recipe(recipe), overwrite, resume, workers):
+        out.print(f"map: {path.with_suffix('.tif')}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Stages")
+def evaluate(recipe: RecipeFile, overwrite: Overwrite = False) -> None:
+    """Maps to scores, on the held-out blocks.
+
+    Example: `mdico evaluate region.yml`
+    """
+    out.print(mdico.scores_table(mdico.evaluate(load_recipe(recipe), overwrite)))
+
+
+@app.command(rich_help_panel="Stages")
+def report(recipe: RecipeFile, overwrite: Overwrite = False) -> None:
+    """Everything to one self-contained report.html.
+
+    Example: `mdico report region.yml`
+    """
+    out.print(f"report: {mdico.report(load_recipe(recipe), overwrite)}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Help")
+def schema() -> None:
+    """The recipe's JSON schema, for editors that complete and check YAML.
+
+    Example: `mdico schema > recipe.schema.json`
+    """
+    sys.stdout.write(json.dumps(Recipe.model_json_schema(), indent=1) + "\n")
+
+
+@app.command(rich_help_panel="Help")
+def version() -> None:
+    """The version of mdico_cube."""
+    out.print(mdico.__version__)
+
+
+def main() -> None:
+    """Run a command; faults the user can mend are one sentence on standard error and exit status 2."""
+    try:
+        app()
+    except MdicoError as error:
+        _fail(str(error))
+    except OSError as error:
+        reason = f"{error.filename or 'file'}: {error.strerror or error}"
+        _fail(f"{reason}. Free space or choose another folder, then go on with --resume.")
+    except KeyboardInterrupt:
+        console.print("stopped. What was finished is kept: go on with --resume.")
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True, highlight=False, markup=False).print(f"error: {message}", soft_wrap=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""One recipe in, one stage done: plan, build, sample, train, predict, evaluate, report, or all of them in order."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdico_cube.colearn.bundle import Box, load_bundle, save_bundle
+from mdico_cube.colearn.registry import get_method
+from mdico_cube.colearn.trainer import fit
+from mdico_cube.cube.build import build_cube, check_free
+from mdico_cube.cube.catalog import catalog_folder
+from mdico_cube.cube.grid import grid_for
+from mdico_cube.cube.plan import BuildPlan, plan_build
+from mdico_cube.cube.store import open_reader, write_labels, writing
+from mdico_cube.demo.region import DemoRegion, write_region
+from mdico_cube.errors import MdicoError
+from mdico_cube.maps.cog import write_cog
+from mdico_cube.maps.evaluate import evaluate as evaluate_maps
+from mdico_cube.maps.report import write_report
+from mdico_cube.maps.scores import Scores
+from mdico_cube.maps.write import map_path, write_map
+from mdico_cube.patches.dataset import StoredWindows, make_loader
+from mdico_cube.patches.extract import extract_samples
+from mdico_cube.patches.labels import rasterize_labels
+from mdico_cube.patches.samples import open_samples
+from mdico_cube.patches.splits import TEST, TRAIN, VALIDATION
+from mdico_cube.progress import say
+from mdico_cube.recipe import Recipe, load_recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where each result of a run stands."""
+
+    out: Path
+
+    @property
+    def cube(self) -> Path:
+        """The cube (Zarr v3)."""
+        return self.out / "cube.zarr"
+
+    @property
+    def samples(self) -> Path:
+        """The samples store (Zarr v3)."""
+        return self.out / "samples.zarr"
+
+    def model(self, method: str, seed: int) -> Path:
+        """Checkpoints and history of one training."""
+        return self.out / "models" / method / f"seed-{seed}"
+
+    def bundle(self, method: str, seed: int, modality: str) -> Path:
+        """One sensor's model."""
+        return self.out / "bundles" / method / f"seed-{seed}" / modality
+
+
+def plan(recipe: Recipe) -> BuildPlan:
+    """Search the catalog and say what a build would do; no pixel is read.
+
+    Raises:
+        MdicoError: bad input; the text names it.
+    """
+    _check(recipe)
+    return plan_build(recipe)
+
+
+def build(recipe: Recipe, overwrite: bool = False, resume: bool = False, threads: int | None = None) -> Path:
+    """Build the cube and put the labels on its grid.
+
+    Raises:
+        MdicoError: bad input, an existing cube without overwrite or resume, or shards that could not be read.
+    """
+    places = Places(recipe.output)
+    check_free(places.cube, overwrite, resume)
+    _check(recipe)
+    labels = rasterize_labels(recipe.labels, grid_for(recipe.area))
+    path = build_cube(recipe, overwrite, resume, threads)
+    write_labels(path, labels.label, labels.parcel, recipe.labels.legend, {"source": recipe.labels.path.name})
+    return path
+
+
+def sample(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> Path:
+    """Split the labels into spatial blocks, draw windows and cut them from the cube.
+
+    Raises:
+        MdicoError: no cube, an existing store without overwrite or resume, or a class without training windows.
+    """
+    places = Places(recipe.output)
+    if resume and not overwrite and places.samples.exists():
+        say(f"sample: {places.samples.name} stands, skipped")
+        return places.samples
+    return extract_samples(places.cube, places.samples, recipe.colearn.modalities, recipe.samples, overwrite)
+
+
+def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list[Path]:
+    """Train every method and seed with every sensor, and export each sensor's model as a bundle.
+
+    Returns:
+        The bundles' folders.
+
+    Raises:
+        MdicoError: no samples, existing bundles without overwrite or resume, or training that cannot start.
+    """
+    places, section = Places(recipe.output), recipe.colearn
+    for method in section.methods:
+        get_method(method)
+    wanted = [
+        (method, seed, [places.bundle(method, seed, name) for name in section.modalities])
+        for method in section.methods
+        for seed in section.seeds
+    ]
+    standing = [folder for _, _, folders in wanted for folder in folders if folder.exists()]
+    if standing and not (overwrite or resume):
+        raise MdicoError(f"{standing[0]}: exists already. Use --resume to go on or --overwrite to train again.")
+    for method, seed, folders in wanted:
+        if resume and not overwrite and all(folder.exists() for folder in folders):
+            say(f"train: {method}, seed {seed} stands, skipped")
+        else:
+            _train_one(recipe, places, method, seed, resume and not overwrite)
+    return [folder for _, _, folders in wanted for folder in folders]
+
+
+def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: bool) -> None:
+    section, store = recipe.colearn, open_samples(places.samples)
+    _check_samples(recipe, places)
+    honest = section.protocol == "honest"
+    learn, stop = ((TRAIN,), (VALIDATION,)) if honest else ((TRAIN, VALIDATION), (TEST,))
+    batch = section.train.batch
+    trained = fit(
+        method,
+        {name: store.inputs[name] for name in section.modalities},
+        store.legend,
+        section,
+        make_loader(StoredWindows(store, learn, section.modalities), batch, shuffle_seed=seed),
+        make_loader(StoredWindows(store, stop, section.modalities), batch),
+        store.class_counts(*learn),
+        places.model(method, seed),
+        seed,
+        resume=resume,
+    )
+    for name in section.modalities:
+        save_bundle(places.bundle(method, seed, name), trained, name, bbox=_bbox(places.cube), overwrite=True)
+
+
+def _check_samples(recipe: Recipe, places: Places) -> None:
+    lacking = [name for name in recipe.colearn.modalities if name not in open_samples(places.samples).inputs]
+    if lacking:
+        raise MdicoError(
+            f"{places.samples}: was drawn without {', '.join(lacking)}. Draw it again with `mdico sample --overwrite`."
+        )
+
+
+def _bbox(cube: Path) -> Box:
+    left, bottom, right, top = open_reader(cube).geobox.extent.to_crs("EPSG:4326", resolution=1000).boundingbox.bbox
+    return left, bottom, right, top
+
+
+def predict(recipe: Recipe, overwrite: bool = False, resume: bool = False, workers: int | None = None) -> list[Path]:
+    """Map the whole region with one sensor at a time, as Zarr and as Cloud-Optimized GeoTIFF.
+
+    Returns:
+        The maps (Zarr); the GeoTIFF stands beside each, with the suffix .tif.
+
+    Raises:
+        MdicoError: no bundle, a bundle that does not fit the cube, or existing maps without overwrite or resume.
+    """
+    places, done = Places(recipe.output), []
+    for method, modality, seed in _maps(recipe):
+        bundle = places.bundle(method, seed, modality)
+        if not bundle.exists():
+            raise MdicoError(f"{bundle}: there is no model. Train it with `mdico train`.")
+        target = map_path(recipe.output, method, modality, seed)
+        write_map(
+            places.cube,
+            bundle,
+            target,
+            overwrite=overwrite,
+            resume=resume,
+            workers=workers,
+            pixels=recipe.maps.pixels,
+        )
+        write_cog(target, target.with_suffix(".tif"), f"{recipe.name}: {method}, {modality} alone")
+        done.append(target)
+    return done
+
+
+def _maps(recipe: Recipe) -> Iterator[tuple[str, str, int]]:
+    seeds = recipe.colearn.seeds if recipe.maps.seeds == "all" else recipe.colearn.seeds[:1]
+    for method in recipe.maps.methods or recipe.colearn.methods:
+        for modality in recipe.maps.modalities or recipe.colearn.modalities:
+            for seed in seeds:
+                yield method, modality, seed
+
+
+def evaluate(recipe: Recipe, overwrite: bool = False) -> Scores:
+    """Score every map on the labelled pixels of the held-out blocks and write scores.json.
+
+    Raises:
+        MdicoError: no maps, no held-out label, or scores exist already.
+    """
+    return evaluate_maps(recipe.output, overwrite)
+
+
+def report(recipe: Recipe, overwrite: bool = False) -> Path:
+    """Write report.html: one file with every picture inside.
+
+    Raises:
+        MdicoError: no scores, or the report exists already.
+    """
+    return write_report(recipe.output, recipe, _timings(recipe), overwrite)
+
+
+Stage = tuple[str, Callable[[], object]]
+
+
+def run(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> Scores:
+    """Every stage in order. With resume, finished work is skipped and named.
+
+    Raises:
+        MdicoError: what any stage raises; what was finished before it is kept.
+    """
+    if not (overwrite or resume):
+        for name in ("cube.zarr", "samples.zarr", "bundles", "maps", "scores.json", "report.html"):
+            check_free(recipe.output / name, overwrite, resume)
+    again = overwrite or resume
+    stages: Sequence[Stage] = (
+        ("build", lambda: build(recipe, overwrite, resume)),
+        ("sample", lambda: sample(recipe, overwrite, resume)),
+        ("train", lambda: train(recipe, overwrite, resume)),
+        ("predict", lambda: predict(recipe, overwrite, resume)),
+        ("evaluate", lambda: evaluate(recipe, again)),
+        ("report", lambda: report(recipe, again)),
+    )
+    seconds: dict[str, float] = {} if overwrite else _timings(recipe)
+    results: dict[str, object] = {}
+    for name, stage in stages:
+        start = time.monotonic()
+        results[name] = stage()
+        seconds[name] = round(time.monotonic() - start, 2)
+        with writing(recipe.output):
+            _timings_path(recipe).write_text(json.dumps(seconds, indent=1), encoding="utf-8")
+    scores = results["evaluate"]
+    assert isinstance(scores, Scores)
+    return scores
+
+
+def _timings_path(recipe: Recipe) -> Path:
+    return recipe.output / "timings.json"
+
+
+def _timings(recipe: Recipe) -> dict[str, float]:
+    path = _timings_path(recipe)
+    found: Any = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {str(name): float(seconds) for name, seconds in found.items()}
+
+
+def prepare_demo(
+    folder: Path, region: DemoRegion | None = None, overwrite: bool = False, resume: bool = False
+) -> Recipe:
+    """Write the embedded region and its recipe into a folder: files as a catalog would hold them.
+
+    Raises:
+        MdicoError: the folder holds a region already and neither overwrite nor resume was asked for.
+    """
+    recipe_path = folder / "demo.yml"
+    check_free(recipe_path, overwrite, resume)
+    if overwrite or not recipe_path.exists():
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_region(folder / "region", region or DemoRegion())
+            template = pipeline_folder() / "demo.yml"
+            recipe_path.write_text(template.read_text(encoding="utf-8"), encoding="utf-8")
+    return load_recipe(recipe_path)
+
+
+def pipeline_folder() -> Path:
+    """The folder of the recipes that come with the project."""
+    return catalog_folder().parent / "pipelines"
+
+
+def _check(recipe: Recipe) -> None:
+    """What can be known to fail before anything is read."""
+    for method in recipe.colearn.methods:
+        get_method(method)
+
+
+__all__ = [
+    "Places",
+    "build",
+    "evaluate",
+    "load_bundle",
+    "pipeline_folder",
+    "plan",
+    "predict",
+    "prepare_demo",
+    "report",
+    "run",
+    "sample",
+    "train",
+]

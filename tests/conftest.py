@@ -1,0 +1,179 @@
+"""Small worlds for the tests: a catalog of GeoTIFFs with known pixels, a cube, labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+from hypothesis import settings
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import Geometry
+from rasterio.transform import Affine
+
+from mdico_cube.cube.grid import grid_for
+from mdico_cube.progress import console
+from mdico_cube.recipe import Area, Recipe, parse_recipe
+
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
+BOUNDS = (700000.0, 5600000.0, 700960.0, 5600640.0)
+SIZE = (64, 96)
+STEPS = 3
+S2_BANDS = ("B04", "B08")
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    console.quiet = True
+
+
+@pytest.fixture(scope="session")
+def grid() -> GeoBox:
+    return grid_for(Area(bounds=BOUNDS, crs="EPSG:32631"))
+
+
+class World:
+    """A static STAC catalog being written: one GeoTIFF per asset, one item per scene."""
+
+    def __init__(self, folder: Path, grid: GeoBox) -> None:
+        self.folder, self.grid = folder, grid
+        self.catalog = pystac.Catalog("toy", "A toy catalog.")
+
+    def collection(self, name: str) -> pystac.Collection:
+        extent = pystac.Extent(
+            pystac.SpatialExtent([[5.8, 50.4, 5.9, 50.6]]),
+            pystac.TemporalExtent([[pystac.utils.str_to_datetime("2021-01-01T00:00:00Z"), None]]),
+        )
+        collection = pystac.Collection(name, name, extent)
+        self.catalog.add_child(collection)
+        return collection
+
+    def item(
+        self,
+        collection: pystac.Collection,
+        name: str,
+        when: str,
+        assets: dict[str, np.ndarray[Any, Any]],
+        properties: dict[str, Any] | None = None,
+        nodata: float | None = 0,
+        grid: GeoBox | None = None,
+    ) -> pystac.Item:
+        grid = grid or self.grid
+        folder = self.folder / collection.id / name
+        folder.mkdir(parents=True)
+        outline = grid.extent.to_crs("EPSG:4326")
+        item = pystac.Item(
+            name,
+            outline.json,
+            list(outline.boundingbox.bbox),
+            pystac.utils.str_to_datetime(when),
+            {"proj:code": str(grid.crs), **(properties or {})},
+        )
+        for key, values in assets.items():
+            path = folder / f"{key}.tif"
+            write_tiff(path, values, grid, nodata)
+            item.add_asset(key, pystac.Asset(str(path), media_type=pystac.MediaType.COG))
+        collection.add_item(item)
+        return item
+
+    def save(self) -> Path:
+        self.catalog.normalize_and_save(str(self.folder), pystac.CatalogType.SELF_CONTAINED)
+        return self.folder / "catalog.json"
+
+
+def write_tiff(path: Path, values: np.ndarray[Any, Any], grid: GeoBox, nodata: float | None = None) -> None:
+    step = grid.affine * Affine.scale(grid.shape.x / values.shape[1], grid.shape.y / values.shape[0])
+    with rasterio.open(
+        path, "w", driver="GTiff", height=values.shape[0], width=values.shape[1], count=1, dtype=values.dtype,
+        crs=str(grid.crs), transform=step, nodata=nodata, tiled=True, blockxsize=64, blockysize=64,
+    ) as file:  # fmt: skip
+        file.write(values, 1)
+
+
+def outline(grid: GeoBox) -> Geometry:
+    return grid.extent.to_crs("EPSG:4326")
+
+
+@pytest.fixture(scope="session")
+def toy_catalog(tmp_path_factory: pytest.TempPathFactory, grid: GeoBox) -> Path:
+    """Three months of Sentinel-1 and Sentinel-2 and one terrain tile; see `toy_counts` for the pixels."""
+    world = World(tmp_path_factory.mktemp("toy"), grid)
+    s2, s1, dem = (world.collection(name) for name in ("sentinel-2-l2a", "sentinel-1-rtc", "cop-dem-glo-30"))
+    generator = np.random.default_rng(0)
+    for month in range(1, STEPS + 1):
+        for day in (5, 15, 25):
+            baseline = "03.01" if month < 3 else "04.00"
+            shift = 1000 * (month >= 3)
+            counts = {band: toy_counts(month, day, band) + shift for band in S2_BANDS}
+            scl = np.full(SIZE, 4, dtype=np.uint8)
+            scl[:8] = 9 if day == 15 else 4
+            world.item(
+                s2,
+                f"S2_2021{month:02d}{day:02d}",
+                f"2021-{month:02d}-{day:02d}T10:30:00Z",
+                {**{band: values.astype(np.uint16) for band, values in counts.items()}, "SCL": scl},
+                {"s2:processing_baseline": baseline, "s2:mgrs_tile": "31UGS", "platform": "sentinel-2a"},
+            )
+            power = generator.gamma(4, 0.02, (2, *SIZE)).astype(np.float32)
+            world.item(
+                s1,
+                f"S1_2021{month:02d}{day:02d}",
+                f"2021-{month:02d}-{day:02d}T06:00:00Z",
+                {"vv": power[0], "vh": power[1] / 4},
+                {"sat:orbit_state": "ascending"},
+                nodata=-32768,
+            )
+    rows, columns = np.mgrid[0:84, 0:116]
+    height = (100 + 0.5 * columns + 0.2 * rows).astype(np.float32)
+    world.item(dem, "DEM", "2021-01-01T00:00:00Z", {"data": height}, nodata=-32767, grid=grid.pad(10))
+    return world.save()
+
+
+def toy_counts(month: int, day: int, band: str) -> np.ndarray[Any, Any]:
+    """Harmonised counts of a toy Sentinel-2 scene (y, x)."""
+    rows, columns = np.mgrid[0 : SIZE[0], 0 : SIZE[1]]
+    return 500 * month + 7 * day + 3 * rows + 5 * columns + (1500 if band == "B08" else 0)
+
+
+@pytest.fixture(scope="session")
+def toy_labels(tmp_path_factory: pytest.TempPathFactory, grid: GeoBox) -> Path:
+    """Stripes of two classes, 1 and 2, and an unlabelled column."""
+    path = tmp_path_factory.mktemp("labels") / "labels.tif"
+    values = (np.indices(SIZE)[1] // 6 % 2 + 1).astype(np.uint8)
+    values[:, 40] = 0
+    write_tiff(path, values, grid)
+    return path
+
+
+@pytest.fixture
+def recipe_facts(toy_catalog: Path, toy_labels: Path, tmp_path: Path) -> dict[str, Any]:
+    """A whole recipe as a mapping, to be changed by a test."""
+    return {
+        "name": "toy",
+        "output": str(tmp_path / "out"),
+        "area": {"bounds": list(BOUNDS), "crs": "EPSG:32631"},
+        "period": {"start": "2021-01-01", "end": "2021-03-31"},
+        "catalog": "local",
+        "href": str(toy_catalog),
+        "modalities": {"sentinel1": {}, "sentinel2": {"bands": list(S2_BANDS)}, "dem": {}},
+        "labels": {
+            "path": str(toy_labels),
+            "classes": [{"name": "odd", "source": 1}, {"name": "even", "source": 2}],
+        },
+        "samples": {"block": 16, "guard": 1, "per_class": 60},
+        "colearn": {
+            "modalities": ["sentinel1", "sentinel2"],
+            "encoder": {"width": 8, "hidden": 8, "dense": 16},
+            "train": {"epochs": 2, "batch": 32, "accelerator": "cpu"},
+        },
+        "store": {"chunk": 16, "shard": 32},
+    }
+
+
+@pytest.fixture
+def recipe(recipe_facts: dict[str, Any]) -> Recipe:
+    return parse_recipe(recipe_facts)

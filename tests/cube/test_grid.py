@@ -1,0 +1,73 @@
+"""Grids and shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdico_cube.cube.grid import grid_for, shards
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import Area
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 128))
+def test_shards_cover_every_pixel_exactly_once(height: int, width: int, side: int) -> None:
+    count = np.zeros((height, width), dtype=int)
+    for shard in shards((height, width), side):
+        count[shard.y, shard.x] += 1
+        assert shard.y.start == shard.row * side
+        assert shard.x.start == shard.column * side
+    assert (count == 1).all()
+
+
+@pytest.mark.parametrize(("lon", "zone"), [(5.9, 32631), (6.1, 32632), (-70.0, 32619)])
+def test_auto_takes_the_utm_zone_of_the_centre(lon: float, zone: int) -> None:
+    assert grid_for(Area(bbox=(lon - 0.01, 50, lon + 0.01, 50.01))).crs.epsg == zone
+
+
+def test_auto_knows_the_southern_hemisphere() -> None:
+    assert grid_for(Area(bbox=(30, -10.1, 30.1, -10))).crs.epsg == 32736
+
+
+@given(st.floats(-5000, 5000), st.floats(-5000, 5000), st.sampled_from([10.0, 20.0, 30.0]))
+def test_pixel_edges_stand_at_whole_multiples(x: float, y: float, resolution: float) -> None:
+    bounds = (5e5 + x, 5.5e6 + y, 5e5 + x + 777, 5.5e6 + y + 333)
+    grid = grid_for(Area(bounds=bounds, crs="EPSG:32631", resolution=resolution))
+    assert grid.affine.c % resolution == 0
+    assert grid.affine.f % resolution == 0
+    box = grid.boundingbox
+    assert box.left <= bounds[0] + 0.2
+    assert box.top >= bounds[3] - 0.2
+    assert box.right >= bounds[2] - 0.2
+    assert box.bottom <= bounds[1] + 0.2
+
+
+def test_an_exact_area_gives_exact_pixels() -> None:
+    grid = grid_for(Area(bounds=(700000, 5600000, 705120, 5605120), crs="EPSG:32631"))
+    assert tuple(grid.shape) == (512, 512)
+
+
+def test_a_geojson_area(tmp_path: Path) -> None:
+    ring = [[5.0, 50.0], [5.1, 50.0], [5.1, 50.1], [5.0, 50.1], [5.0, 50.0]]
+    path = tmp_path / "area.geojson"
+    feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    assert grid_for(Area(geojson=path)) == grid_for(Area(bbox=(5.0, 50.0, 5.1, 50.1)))
+
+
+@pytest.mark.parametrize("text", ["{}", "no json", '{"type": "FeatureCollection", "features": []}'])
+def test_a_file_that_is_no_geojson(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "area.geojson"
+    path.write_text(text)
+    with pytest.raises(MdicoError, match="cannot be read as GeoJSON"):
+        grid_for(Area(geojson=path))
+
+
+def test_an_unknown_crs() -> None:
+    with pytest.raises(MdicoError, match="is no known CRS"):
+        grid_for(Area(bbox=(5, 50, 6, 51), crs="EPSG:999999"))

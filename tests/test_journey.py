@@ -1,0 +1,232 @@
+"""From catalog to map and report on a toy catalog, through the command line as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+
+import mdico_cube as mdico
+from mdico_cube import cli
+
+
+class Door:
+    """Calls `mdico` in this process; keeps the exit status and what was printed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capfd = monkeypatch, capfd
+
+    def __call__(self, *words: object) -> tuple[int, str, str]:
+        self.monkeypatch.setattr(sys, "argv", ["mdico", *map(str, words)])
+        self.capfd.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = self.capfd.readouterr()
+        return code, out, err
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Door:
+    return Door(monkeypatch, capfd)
+
+
+def written(path: Path, facts: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(facts))
+    return path
+
+
+@pytest.fixture
+def recipe_file(recipe_facts: dict[str, Any], tmp_path: Path) -> Path:
+    return written(tmp_path / "recipe.yml", recipe_facts)
+
+
+def test_the_whole_journey(door: Door, recipe_file: Path, tmp_path: Path) -> None:
+    code, out, err = door("--quiet", "run", recipe_file)
+    assert code == 0, err
+    folder = tmp_path / "out"
+    assert "report.html" in out
+    assert "macro F1" in out
+    assert (folder / "report.html").stat().st_size > 50_000
+    scores = json.loads((folder / "scores.json").read_text())
+    assert len(scores["maps"]) == 4
+    for method in ("independent", "mdico"):
+        for modality in ("sentinel1", "sentinel2"):
+            with rasterio.open(folder / "maps" / f"{method}-{modality}-seed0.tif") as image:
+                assert image.crs.to_epsg() == 32631
+                assert image.shape == (64, 96)
+                assert set(np.unique(image.read(1))) <= {1, 2}
+    assert set(json.loads((folder / "timings.json").read_text())) >= {"build", "sample", "train", "predict"}
+
+    code, _, err = door("run", recipe_file)
+    assert code == 2
+    assert "exists already" in err
+    before = (folder / "maps/mdico-sentinel1-seed0.tif").read_bytes()
+    code, _, err = door("--quiet", "run", recipe_file, "--resume")
+    assert code == 0, err
+    assert (folder / "maps/mdico-sentinel1-seed0.tif").read_bytes() == before
+
+
+def test_the_same_seed_gives_the_same_maps(recipe_facts: dict[str, Any], tmp_path: Path) -> None:
+    maps = []
+    for name in ("first", "second"):
+        recipe = mdico.parse_recipe({**recipe_facts, "output": str(tmp_path / name)})
+        mdico.build(recipe)
+        mdico.sample(recipe)
+        mdico.train(recipe)
+        (path, *_) = mdico.predict(recipe)
+        maps.append(rasterio.open(path.with_suffix(".tif")).read())
+    assert (maps[0] == maps[1]).all()
+
+
+def test_ten_lines_of_python(recipe_facts: dict[str, Any]) -> None:
+    recipe = mdico.parse_recipe(recipe_facts)
+    mdico.plan(recipe)
+    mdico.build(recipe)
+    cube = mdico.open_cube(recipe.output / "cube.zarr")
+    mdico.sample(recipe)
+    bundles = mdico.train(recipe)
+    lazy = mdico.predict_map(recipe.output / "cube.zarr", bundles[0])
+    mdico.predict(recipe)
+    scores = mdico.evaluate(recipe)
+    assert lazy["class"].sizes == {"y": cube.sizes["y"], "x": cube.sizes["x"]}
+    assert mdico.report(recipe).exists()
+    assert scores.to_dict()["maps"]
+
+
+def test_the_paper_protocol_is_marked(recipe_facts: dict[str, Any], tmp_path: Path) -> None:
+    recipe_facts["colearn"] |= {"protocol": "paper", "methods": ["independent"]}
+    recipe = mdico.parse_recipe(recipe_facts)
+    mdico.build(recipe)
+    store = mdico.open_samples(mdico.sample(recipe))
+    bundle = mdico.load_bundle(mdico.train(recipe)[0])
+    assert bundle.config.colearn.protocol == "paper"
+    assert bundle.config.training.samples == len(store.where(1, 2)), "the validation blocks train as well"
+    mdico.predict(recipe)
+    assert "paper" in json.dumps(mdico.evaluate(recipe).to_dict())
+
+
+BAD = [
+    ({"colour": 3}, "unknown key 'colour'"),
+    ({"area": {"bbox": [10, 40, 10.1, 40.1]}}, "touches the area"),
+    ({"period": {"start": "2019-01-01", "end": "2019-02-01"}}, "no item"),
+    ({"modalities": {"sentinel1": {}, "sentinel2": {"bands": ["B04", "B11"]}}}, "has no asset B11"),
+    ({"href": "labels.tif"}, "catalog"),
+    ({"colearn": {"modalities": ["sentinel2"]}}, "co-learning needs at least two"),
+    ({"colearn": {"modalities": ["sentinel1", "sentinel2"], "methods": ["mdicoo"]}}, "mdicoo"),
+    ({"labels": {"path": "nowhere.tif", "classes": [{"name": "a", "source": 1}]}}, "no such file"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), BAD, ids=[sentence for _, sentence in BAD])
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    door: Door, recipe_facts: dict[str, Any], tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    (tmp_path / "labels.tif").write_bytes(b"II*\0not json")
+    path = written(tmp_path / "recipe.yml", {**recipe_facts, **change})
+    code, out, err = door("run", path)
+    assert code == 2
+    assert sentence in err
+    assert err.startswith("error: ")
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in out + err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_single_class_is_refused_before_any_pixel_is_read(
+    door: Door, recipe_facts: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe_facts["labels"]["classes"] = [{"name": "odd", "source": 1}, {"name": "never", "source": 9}]
+    code, _, err = door("build", written(tmp_path / "recipe.yml", recipe_facts))
+    assert code == 2
+    assert "only one class (odd)" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_for_other_bands_is_refused(recipe_facts: dict[str, Any], tmp_path: Path) -> None:
+    recipe = mdico.parse_recipe(recipe_facts)
+    mdico.build(recipe)
+    mdico.sample(recipe)
+    (_, bundle, *_) = mdico.train(recipe)
+    recipe_facts["modalities"]["sentinel2"]["bands"] = ["B08", "B04"]
+    other = mdico.parse_recipe({**recipe_facts, "output": str(tmp_path / "other")})
+    cube = mdico.build(other)
+    with pytest.raises(mdico.MdicoError, match="B0"):
+        mdico.predict_map(cube, bundle)
+
+
+def test_stages_in_the_wrong_order_say_what_to_run(door: Door, recipe_file: Path) -> None:
+    for stage, sentence in (
+        ("sample", "mdico build"),
+        ("train", "mdico sample"),
+        ("predict", "mdico train"),
+        ("evaluate", "mdico predict"),
+        ("report", "mdico evaluate"),
+    ):
+        code, _, err = door(stage, recipe_file)
+        assert code == 2, stage
+        assert sentence in err, stage
+
+
+def test_the_plan_reads_no_pixel(door: Door, recipe_file: Path, toy_catalog: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(toy_catalog.parent, folder)
+    for path in folder.rglob("*.tif"):
+        path.unlink()
+    for path in folder.rglob("*.json"):
+        path.write_text(path.read_text().replace(str(toy_catalog.parent), str(folder)))
+    facts = yaml.safe_load(recipe_file.read_text())
+    recipe = written(tmp_path / "plan.yml", {**facts, "href": str(folder / "catalog.json")})
+    code, out, _ = door("plan", recipe, "--json")
+    assert code == 0
+    assert json.loads(out)["modalities"]["sentinel1"]["scenes"] == 9
+    code, out, _ = door("plan", recipe)
+    assert code == 0
+    assert re.search(r"sentinel2\s*│ 2 ", out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_schema_is_json_schema(door: Door) -> None:
+    code, out, _ = door("schema")
+    assert code == 0
+    schema = json.loads(out)
+    assert schema["properties"]["area"]
+    assert schema["additionalProperties"] is False
+    described = schema["$defs"]["TrainSection"]["properties"]["patience"]
+    assert described["description"], "editors show what a field means"
+
+
+@pytest.mark.parametrize(
+    "command", ["", "demo", "run", "plan", "build", "sample", "train", "predict", "evaluate", "report", "schema"]
+)
+def test_every_command_has_help_with_an_example(door: Door, command: str) -> None:
+    code, out, _ = door(*[command] * bool(command), "--help")
+    assert code == 0
+    assert not command or "Example" in out
+
+
+def test_ctrl_c_says_how_to_go_on(door: Door, recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mdico_cube.journey.build_cube", stop)
+    code, _, err = door("build", recipe_file)
+    assert code == 130
+    assert "--resume" in err
+
+
+def test_public_names_are_what_they_say() -> None:
+    for name in mdico.__all__:
+        assert getattr(mdico, name) is not None
+    with pytest.raises(AttributeError):
+        _ = mdico.nonsense

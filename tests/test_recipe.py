@@ -1,0 +1,95 @@
+"""Recipes: what is accepted, and the one sentence for what is not."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import Recipe, load_recipe, parse_recipe
+
+PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
+
+
+def changed(facts: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    facts = deepcopy(facts)
+    *parents, last = path.split(".")
+    node = facts
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[last] = value
+    return facts
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("colour", 1, "unknown key 'colour'"),
+        ("area.resoltion", 10, "unknown key 'area.resoltion', did you mean 'resolution'?"),
+        ("colearn.train.epoch", 3, "unknown key 'colearn.train.epoch', did you mean 'epochs'?"),
+        ("modalities.sentinel2.band", ["B02"], "unknown key 'modalities.sentinel2.band', did you mean 'bands'?"),
+        ("colearn.modalities", ["sentinel2"], "co-learning needs at least two different modalities"),
+        ("colearn.modalities", ["sentinel2", "sentinel2"], "co-learning needs at least two different modalities"),
+        ("colearn.modalities", ["sentinel2", "landsat"], "colearn.modalities names landsat"),
+        ("area", {"bbox": [6, 50, 5, 51]}, "must run from the lower left to the upper right"),
+        ("area", {"bbox": [5, 50, 6, 51], "geojson": "x"}, "give exactly one of bbox, bounds, geojson"),
+        ("area", {"bounds": [0, 0, 1, 1]}, "set crs"),
+        ("period.start", "yesterday-ish", "period.start"),
+        ("samples.validation", 0.8, "must leave blocks for training"),
+        ("store.chunk", 48, "shard (32) must be a multiple of chunk (48)"),
+        ("name", "a/b", "name"),
+    ],
+)
+def test_a_bad_recipe_gets_a_sentence(recipe_facts: dict[str, Any], path: str, value: Any, sentence: str) -> None:
+    with pytest.raises(MdicoError) as caught:
+        parse_recipe(changed(recipe_facts, path, value))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_section_is_named(recipe_facts: dict[str, Any]) -> None:
+    del recipe_facts["labels"]
+    with pytest.raises(MdicoError, match="'labels' is missing"):
+        parse_recipe(recipe_facts)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"name: [1, 2", "is not YAML at line"),
+        (b"\xff\xfe\x00binary", "is not a text file"),
+        (b"just words", "must be a mapping of sections"),
+        (b"name: !!python/object/apply:os.system [ls]", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe(tmp_path: Path, content: bytes, sentence: str) -> None:
+    path = tmp_path / "recipe.yml"
+    path.write_bytes(content)
+    with pytest.raises(MdicoError, match=sentence):
+        load_recipe(path)
+
+
+def test_paths_count_from_the_recipe(recipe_facts: dict[str, Any], tmp_path: Path) -> None:
+    facts = {**recipe_facts, "output": "runs/a", "href": "catalog/catalog.json"}
+    facts["labels"] = {**facts["labels"], "path": "labels.tif"}
+    recipe = parse_recipe(facts, base=tmp_path)
+    assert recipe.output == tmp_path / "runs/a"
+    assert recipe.href == str(tmp_path / "catalog/catalog.json")
+    assert recipe.labels.path == tmp_path / "labels.tif"
+
+
+def test_legend_counts_from_one(recipe: Recipe) -> None:
+    assert [entry.value for entry in recipe.labels.legend] == [1, 2]
+
+
+@pytest.mark.parametrize("path", sorted(PIPELINES.rglob("*.yml")), ids=lambda path: path.stem)
+def test_every_pipeline_is_a_recipe(path: Path) -> None:
+    assert load_recipe(path).colearn.methods
+
+
+def test_a_recipe_cannot_be_changed(recipe: Recipe) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.name = "other"  # type: ignore[misc]
