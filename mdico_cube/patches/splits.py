@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import maximum_filter
@@ -19,58 +17,55 @@ _DRAWS = 200  # block assignments tried; the one whose folds have the most simil
 Folds = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class _Blocks:
-    """Square blocks of the grid with the classes that lie in them."""
-
-    counts: npt.NDArray[np.int64]
-    """(blocks, K) labelled pixels of each class."""
-    across: int
-    """Blocks in a row."""
-
-
 def split_folds(
     label: npt.NDArray[np.uint8], parcel: npt.NDArray[np.int32] | None, classes: int, section: SampleSection
 ) -> Folds:
     """The fold of every pixel (y, x): 0 unused, 1 train, 2 validation, 3 test.
 
-    Every block of `section.block` pixels belongs to one fold as a whole. A parcel that crosses a block's border goes
-    to the fold that holds most of it. Pixels of a fold that lie within `section.guard` pixels (Chebyshev distance) of
-    a stricter fold (test before validation before train) are unused. Unlabelled pixels are unused.
+    Every block of `section.block` pixels belongs to one fold as a whole. A parcel that crosses a block's border
+    counts to the block that holds most of it. Pixels of a fold that lie within `section.guard` pixels (Chebyshev
+    distance) of a stricter fold (test before validation before train) are unused. Unlabelled pixels are unused.
 
     Laws: no training pixel lies within `guard` pixels of a validation or test pixel; no parcel stands in two folds.
 
     Raises:
         MdicoError: too few blocks, or a class that the training or the test fold would lack.
     """
-    blocks = _count(label, classes, section.block)
-    fold_of_block = _assign(blocks, section)
-    rows = np.arange(label.shape[0]) // section.block
-    columns = np.arange(label.shape[1]) // section.block
-    folds = fold_of_block[rows[:, None] * blocks.across + columns[None, :]].astype(np.uint8)
-    if parcel is not None:
-        folds = _whole_parcels(folds, parcel)
+    home, blocks = _home_blocks(label.shape, parcel, section.block)
+    known = label != UNLABELLED
+    counts = np.zeros((blocks, classes), dtype=np.int64)
+    np.add.at(counts, (home[known], label[known]), 1)
+    folds = _assign(counts, section)[home]
     folds[label == UNLABELLED] = UNUSED
     folds = _guarded(folds, section.guard)
     check_split(folds, parcel, section.guard)
     return folds
 
 
-def _count(label: npt.NDArray[np.uint8], classes: int, side: int) -> _Blocks:
-    height, width = label.shape
-    down, across = -(-height // side), -(-width // side)
-    counts = np.zeros((down * across, classes), dtype=np.int64)
-    for row in range(down):
-        for column in range(across):
-            part = label[row * side : (row + 1) * side, column * side : (column + 1) * side]
-            found = np.bincount(part[part != UNLABELLED], minlength=classes)
-            counts[row * across + column] = found[:classes]
-    return _Blocks(counts, across)
+def _home_blocks(
+    shape: tuple[int, ...], parcel: npt.NDArray[np.int32] | None, side: int
+) -> tuple[npt.NDArray[np.int64], int]:
+    """The block every pixel (y, x) counts to, and how many blocks there are.
+
+    A parcel counts to the block that holds most of it.
+    """
+    rows, columns = np.arange(shape[0]) // side, np.arange(shape[1]) // side
+    across = int(columns[-1]) + 1
+    own = rows[:, None] * across + columns[None, :]
+    blocks = (int(rows[-1]) + 1) * across
+    if parcel is None:
+        return own, blocks
+    inside = parcel > 0
+    pairs, pixels = np.unique(parcel[inside].astype(np.int64) * blocks + own[inside], return_counts=True)
+    order = np.lexsort((pairs, -pixels))[::-1]  # the last write wins: most pixels, then the first block
+    home = np.zeros(int(parcel.max()) + 1, dtype=np.int64)
+    home[pairs[order] // blocks] = pairs[order] % blocks
+    return np.where(inside, home[parcel], own), blocks
 
 
-def _assign(blocks: _Blocks, section: SampleSection) -> npt.NDArray[np.uint8]:
+def _assign(counts: npt.NDArray[np.int64], section: SampleSection) -> npt.NDArray[np.uint8]:
     """Fold of every block: of many seeded draws, the one whose folds' class shares are closest to the whole's."""
-    used = np.flatnonzero(blocks.counts.sum(axis=1))
+    used = np.flatnonzero(counts.sum(axis=1))
     want = {
         TEST: max(1, round(section.test * used.size)),
         VALIDATION: max(1, round(section.validation * used.size)) if section.validation else 0,
@@ -81,15 +76,15 @@ def _assign(blocks: _Blocks, section: SampleSection) -> npt.NDArray[np.uint8]:
             "validation and test. Use smaller blocks."
         )
     generator = np.random.default_rng([section.seed, 1])
-    whole = blocks.counts.sum(axis=0)
+    whole = counts.sum(axis=0)
     best, best_score = None, np.inf
     for _ in range(_DRAWS):
         order = generator.permutation(used)
-        folds = np.full(len(blocks.counts), UNUSED, dtype=np.uint8)
+        folds = np.full(len(counts), UNUSED, dtype=np.uint8)
         folds[order] = TRAIN
         folds[order[: want[TEST]]] = TEST
         folds[order[want[TEST] : want[TEST] + want[VALIDATION]]] = VALIDATION
-        score = sum(_distance(blocks.counts[folds == fold].sum(axis=0), whole) for fold in (TEST, VALIDATION, TRAIN))
+        score = sum(_distance(counts[folds == fold].sum(axis=0), whole) for fold in (TEST, VALIDATION, TRAIN))
         if score < best_score:
             best, best_score = folds, score
     assert best is not None
@@ -105,15 +100,6 @@ def _distance(counts: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> fl
     with np.errstate(divide="ignore"):
         ratio = np.abs(np.log(share / (whole[present] / whole.sum())))
     return float(np.minimum(ratio, 10).mean())
-
-
-def _whole_parcels(folds: Folds, parcel: npt.NDArray[np.int32]) -> Folds:
-    """Every parcel to the fold that holds most of its pixels."""
-    inside = parcel > 0
-    votes = np.zeros((int(parcel.max()) + 1, len(FOLDS) + 1), dtype=np.int64)
-    np.add.at(votes, (parcel[inside], folds[inside]), 1)
-    winner = votes.argmax(axis=1).astype(np.uint8)
-    return np.where(inside, winner[parcel], folds)
 
 
 def _guarded(folds: Folds, guard: int) -> Folds:
