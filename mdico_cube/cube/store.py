@@ -106,7 +106,7 @@ def layer_from(facts: Mapping[str, Any]) -> Layer:
     """The layer that `describe_layer` wrote."""
     storage = dict(facts["storage"])
     if storage["missing"] is None:
-        storage["missing"] = float("nan")
+        storage["missing"] = np.nan
     modality = Modality(
         name=facts["name"],
         variable=facts["variable"],

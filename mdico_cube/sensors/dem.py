@@ -20,7 +20,7 @@ MODALITY = Modality(
         Band("northness", "1", "cubic", "cosine of the aspect"),
         Band("eastness", "1", "cubic", "sine of the aspect"),
     ),
-    storage=Storage("float32", 1.0, float("nan")),
+    storage=Storage("float32", 1.0, np.nan),
     temporal=False,
     title="Terrain",
 )

@@ -1,0 +1,219 @@
+"""A trained model in, one sensor's model as a folder out, and back: safetensors and JSON, nothing that executes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from mdico_cube import __version__
+from mdico_cube.colearn.bundle_config import BundleConfig, Training, check_fit, read_config
+from mdico_cube.colearn.card import model_card
+from mdico_cube.colearn.disk import disk_faults
+from mdico_cube.colearn.mlm import model_item
+from mdico_cube.colearn.registry import get_method
+from mdico_cube.colearn.trained import TrainedModel
+from mdico_cube.errors import MdicoError
+
+__all__ = ["Bundle", "BundleConfig", "add_scores", "check_fit", "load_bundle", "save_bundle"]
+
+WEIGHTS, CONFIG, ITEM, CARD = "weights.safetensors", "bundle.json", "item.json", "README.md"
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One sensor's model, ready to predict."""
+
+    config: BundleConfig
+    model: nn.Module
+    """In eval mode: images (B, T, C, H, W) in physical units and valid (B, T, H, W) to logits (B, K, H, W)."""
+    folder: Path
+
+
+def save_bundle(
+    folder: Path,
+    trained: TrainedModel,
+    modality: str,
+    name: str | None = None,
+    bbox: Box | None = None,
+    scores: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Export one sensor's model: weights.safetensors, bundle.json, item.json (STAC, MLM extension) and README.md.
+
+    The folder appears whole or not at all. The law: `load_bundle(folder).model(x) == trained.model.single(m)(x)`.
+
+    Args:
+        folder: of the bundle; must not exist unless `overwrite`.
+        trained: what `fit` gave.
+        modality: the sensor the model is to map with.
+        name: letters, digits, dot, dash and underscore; default method-modality-seedN.
+        bbox: west, south, east, north in degrees of the training region.
+        scores: figures to write into config and card.
+        overwrite: replace what stands there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MdicoError: an unknown modality, a folder that exists, or a disk that cannot be written.
+    """
+    if folder.exists() and not overwrite:
+        raise MdicoError(f"bundle {folder}: exists already. Name another folder or allow overwriting.")
+    single = trained.model.single(modality)
+    state = {key: value.detach().cpu().contiguous() for key, value in single.state_dict().items()}
+    weights = safetensors.torch.save(state, metadata={"format": "pt"})
+    config = _config(trained, modality, single, weights, name, bbox, scores or {})
+    with disk_faults(folder), _replacing(folder) as part:
+        (part / WEIGHTS).write_bytes(weights)
+        for file, text in _texts(config, len(weights)).items():
+            (part / file).write_text(text, encoding="utf-8")
+    return folder
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """A bundle from its folder. Only JSON and safetensors are read; nothing in them is executed.
+
+    Raises:
+        MdicoError: a missing or damaged file, another version of the layout, or weights that do not fit the config.
+    """
+    folder = Path(folder)
+    config = read_config(folder / CONFIG)
+    state = _read_weights(folder, config)
+    with torch.device("meta"):
+        model = get_method(config.method).build_single(config.spec, len(config.classes), config.colearn)
+    try:
+        model.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise MdicoError(
+            f"bundle {folder}: the weights do not fit the config ({detail}). Export it again with this version."
+        ) from error
+    return Bundle(config, model.eval().requires_grad_(False), folder)
+
+
+def add_scores(folder: Path, scores: dict[str, Any]) -> BundleConfig:
+    """Add figures to a bundle's config and card; a score of the same name is replaced. Each file changes at once.
+
+    Raises:
+        MdicoError: no such bundle, or a disk that cannot be written.
+    """
+    folder = Path(folder)
+    old = read_config(folder / CONFIG)
+    config = old.model_copy(update={"scores": {**old.scores, **scores}})
+    with disk_faults(folder):
+        texts = _texts(config, (folder / WEIGHTS).stat().st_size)
+        for file, text in texts.items():
+            (folder / f"{file}.part").write_text(text, encoding="utf-8")
+        for file in texts:
+            (folder / f"{file}.part").replace(folder / file)
+    return config
+
+
+def _config(
+    trained: TrainedModel,
+    modality: str,
+    single: nn.Module,
+    weights: bytes,
+    name: str | None,
+    bbox: Box | None,
+    scores: dict[str, Any],
+) -> BundleConfig:
+    spec = trained.inputs[modality]
+    best = next(row for row in trained.history if row["epoch"] == trained.best_epoch)
+    return BundleConfig(
+        name=name or f"{trained.method}-{modality}-seed{trained.seed}",
+        method=trained.method,
+        modality=modality,
+        title=spec.modality.title,
+        variable=spec.modality.variable,
+        temporal=spec.modality.temporal,
+        bands=spec.modality.band_names,
+        units=spec.modality.units,
+        storage=spec.modality.storage,
+        steps=spec.steps,
+        stats=spec.stats,
+        classes=trained.legend,
+        colearn=trained.section,
+        seed=trained.seed,
+        training=Training(
+            samples=trained.samples,
+            class_counts=trained.class_counts,
+            epochs=len(trained.history),
+            best_epoch=trained.best_epoch,
+            val_loss=best["val_loss"],
+            val_f1=best[f"val_f1_{modality}"],
+            seconds=trained.seconds,
+        ),
+        parameters=sum(p.numel() for p in single.parameters()),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        bbox=bbox,
+        scores=scores,
+        versions={
+            "mdico_cube": __version__,
+            "torch": str(torch.__version__),
+            "lightning": version("lightning"),
+            "python": platform.python_version(),
+        },
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+def _texts(config: BundleConfig, weights_bytes: int) -> dict[str, str]:
+    """The bundle's text files by name."""
+    return {
+        CONFIG: config.model_dump_json(indent=2) + "\n",
+        ITEM: json.dumps(model_item(config, weights_bytes), indent=2, allow_nan=False) + "\n",
+        CARD: model_card(config) + "\n",
+    }
+
+
+def _read_weights(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
+    try:
+        data = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise MdicoError(
+            f"bundle {folder}: {WEIGHTS} cannot be read ({error.strerror}). Export the bundle again."
+        ) from error
+    if hashlib.sha256(data).hexdigest() != config.weights_sha256:
+        raise MdicoError(
+            f"bundle {folder}: {WEIGHTS} is not the file that was exported (its checksum differs). "
+            "Copy the bundle again or export it again."
+        )
+    try:
+        return safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise MdicoError(f"bundle {folder}: {WEIGHTS} is damaged ({error}). Export the bundle again.") from error
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A folder beside the wanted one to write into; takes its place when all went well, else vanishes."""
+    part = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.part")
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.exists():
+            old = folder.with_name(f"{part.name}.old")
+            folder.rename(old)
+            part.rename(folder)
+            shutil.rmtree(old)
+        else:
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,44 @@
+"""One encoder and one head per modality, nothing shared: what a sensor learns without the others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mdico_cube.batch import Batch
+from mdico_cube.colearn.encoders.registry import build_encoder
+from mdico_cube.colearn.inputs import Normalise
+from mdico_cube.colearn.losses import balanced_cross_entropy
+from mdico_cube.colearn.method import CoLearner, PixelLinear, supervised
+from mdico_cube.recipe import ColearnSection
+from mdico_cube.spec import InputSpec
+
+
+class IndependentPath(nn.Module):
+    """logits = P(E(x))."""
+
+    def __init__(self, spec: InputSpec, classes: int, section: ColearnSection) -> None:
+        super().__init__()
+        self.inputs = Normalise(spec)
+        self.encoder = build_encoder(spec, section.encoder)
+        self.head = PixelLinear(section.encoder.width, classes)
+
+    def forward(self, images: Tensor, valid: Tensor) -> Tensor:
+        """(B, T, C, H, W) physical values and (B, T, H, W) observed to logits (B, K, H, W)."""
+        logits: Tensor = self.head(self.encoder(self.inputs(images, valid), valid))
+        return logits
+
+
+class Independent(CoLearner):
+    """The baseline: L = mean_m l(P_m(E_m(x_m)), y) with class-balanced cross-entropy l; no term joins modalities."""
+
+    @classmethod
+    def build_single(cls, spec: InputSpec, classes: int, section: ColearnSection) -> nn.Module:
+        """A fresh path of one modality."""
+        return IndependentPath(spec, classes, section)
+
+    def learn(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """({"main": scalar}, modality -> logits (B, K, H, W))."""
+        logits = self(batch.images, batch.valid)
+        terms = [balanced_cross_entropy(logits[m], supervised(batch, m), self.class_weights) for m in self.modalities]
+        return {"main": torch.stack(terms).mean()}, logits

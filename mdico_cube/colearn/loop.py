@@ -1,0 +1,170 @@
+"""A CoLearner and a loader in, one row of figures per epoch out: what Lightning runs."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics.classification import MulticlassF1Score
+
+from mdico_cube.batch import UNLABELLED, Batch
+from mdico_cube.colearn.method import CoLearner, supervised
+from mdico_cube.colearn.trained import Row
+from mdico_cube.recipe import TrainSection
+
+
+class EpochLoader:
+    """A loader whose order and augmentation in epoch e depend only on (seed, e), so that a resumed run is exact.
+
+    When the epoch's first batch is asked for, every random generator, also one of the loader's own, is seeded, and a
+    sampler that has `set_epoch` is told the epoch.
+    """
+
+    epoch: int = 0
+    wait: float = 0.0
+    """Seconds this epoch spent waiting for batches."""
+
+    def __init__(self, loader: DataLoader[Batch], seed: int) -> None:
+        self.loader = loader
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._reseed()
+        self.wait = 0.0
+        start = time.perf_counter()
+        for batch in self.loader:
+            self.wait += time.perf_counter() - start
+            yield batch
+            start = time.perf_counter()
+
+    def _reseed(self) -> None:
+        state = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
+        pl.seed_everything(state, workers=True, verbose=False)
+        for owner in (self.loader, self.loader.sampler, self.loader.batch_sampler):
+            generator = getattr(owner, "generator", None)
+            if isinstance(generator, torch.Generator):
+                generator.manual_seed(state)
+            if callable(set_epoch := getattr(owner, "set_epoch", None)):
+                set_epoch(self.epoch)
+
+
+class Loop(pl.LightningModule):
+    """Minimises the sum of a CoLearner's losses with Adam; the validation loss is that same sum.
+
+    Figures are summed on the device and read once per epoch.
+    """
+
+    def __init__(self, model: CoLearner, classes: int, section: TrainSection, loader: EpochLoader) -> None:
+        super().__init__()
+        self.model = model
+        self.section = section
+        self.loader = loader
+        self.rows: list[Row] = []
+        self._scores = {m: MulticlassF1Score(classes, ignore_index=UNLABELLED) for m in model.modalities}
+        self._restart_sums()
+
+    def _restart_sums(self) -> None:
+        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        self._samples = 0
+        self._validation: Row = {}
+        self._start = time.perf_counter()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam, and the one-cycle schedule (Smith and Topin, 2019) where the recipe asks for it."""
+        section = self.section
+        adam = torch.optim.Adam(
+            self.model.parameters(), lr=section.learning_rate, weight_decay=section.weight_decay, fused=True
+        )
+        if section.schedule == "constant":
+            return adam
+        steps = max(2, len(self.loader) * section.epochs)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(adam, max_lr=section.learning_rate, total_steps=steps)
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch on the model's device."""
+        return batch if device.type == "cpu" else batch.to(device)
+
+    def on_train_epoch_start(self) -> None:
+        """Tell the loader which epoch's order to draw."""
+        self.loader.epoch = self.current_epoch
+        self._restart_sums()
+
+    def training_step(self, batch: Batch, index: int) -> Tensor | None:
+        """The sum of the losses; None skips a batch of a single pixel, which batch normalisation cannot take."""
+        assert batch.target is not None
+        if batch.target.numel() < 2:
+            return None
+        losses = self.model.losses(batch)
+        total = torch.stack(list(losses.values())).sum()
+        for name, loss in losses.items():
+            self._sums[name] += loss.detach() * len(batch)
+        self._samples += len(batch)
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self._validation_sum = torch.zeros((), device=self.device)
+        self._validation_samples = 0
+        for score in self._scores.values():
+            score.to(self.device).reset()
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Count one batch."""
+        losses, logits = self.model.learn(batch)
+        self._validation_sum += torch.stack(list(losses.values())).sum() * len(batch)
+        self._validation_samples += len(batch)
+        for m, score in self._scores.items():
+            score.update(logits[m].argmax(dim=1), supervised(batch, m))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what early stopping, checkpoints and bars read."""
+        scores = {f"val_f1_{m}": float(score.compute()) for m, score in self._scores.items()}
+        loss = float(self._validation_sum) / max(1, self._validation_samples)
+        self._validation = {"val_loss": loss, "val_f1": sum(scores.values()) / len(scores), **scores}
+        shown = {name: self._validation[name] for name in ("val_loss", "val_f1")}
+        self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)
+
+    def on_train_epoch_end(self) -> None:
+        """Close the epoch's row."""
+        if self.rows and self.rows[-1]["epoch"] == self.current_epoch:
+            return  # Lightning replays the end of the epoch it resumes from
+        losses = {f"train_{name}": float(total) / max(1, self._samples) for name, total in self._sums.items()}
+        seconds = time.perf_counter() - self._start
+        row = {
+            "epoch": self.current_epoch,
+            **losses,
+            "train_loss": sum(losses.values()),
+            **self._validation,
+            "learning_rate": self._learning_rate(),
+            "seconds": round(seconds, 4),
+            "data_wait": round(self.loader.wait / seconds, 4),
+        }
+        self.rows.append(row)
+        self.log("data_wait", row["data_wait"], prog_bar=True, logger=False, batch_size=1)
+        for logger in self.loggers:
+            logger.log_metrics({k: v for k, v in row.items() if k != "epoch"}, step=self.current_epoch)
+
+    def _learning_rate(self) -> float:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        return float(optimizer.param_groups[0]["lr"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The rows so far belong to the checkpoint."""
+        checkpoint["rows"] = self.rows
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the rows of the run that was cut off."""
+        self.rows = list(checkpoint["rows"])

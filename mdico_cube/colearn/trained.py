@@ -1,0 +1,36 @@
+"""What a training leaves behind, as one frozen object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mdico_cube.colearn.method import CoLearner
+from mdico_cube.recipe import ColearnSection
+from mdico_cube.spec import InputSpec, LabelClass
+
+Row = dict[str, float]
+"""One epoch: epoch (from 0), train_<loss name>, train_loss, val_loss, val_f1 (mean over modalities), val_f1_<modality>,
+learning_rate, seconds, data_wait (share of the epoch's time spent waiting for training batches)."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model of every modality and how it came about."""
+
+    model: CoLearner
+    """With the weights of the best epoch, in eval mode, on the CPU."""
+    method: str
+    inputs: dict[str, InputSpec]
+    legend: tuple[LabelClass, ...]
+    section: ColearnSection
+    history: list[Row]
+    """One row per epoch."""
+    best_epoch: int
+    """Epoch (from 0) with the lowest validation loss."""
+    samples: int
+    """Training windows."""
+    class_counts: tuple[int, ...]
+    """Training samples of each class of the legend."""
+    seconds: float
+    """Wall time of all epochs."""
+    seed: int

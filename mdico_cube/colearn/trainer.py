@@ -1,0 +1,178 @@
+"""A method, its inputs and two loaders in, a trained model with its history out; Lightning runs the loop."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch.utils.data import DataLoader
+
+from mdico_cube.batch import Batch
+from mdico_cube.colearn.checkpoint import finished, identity_of, load, prepare, restore_best
+from mdico_cube.colearn.disk import disk_faults
+from mdico_cube.colearn.loop import EpochLoader, Loop
+from mdico_cube.colearn.losses import balanced_weights
+from mdico_cube.colearn.registry import get_method
+from mdico_cube.colearn.trained import Row, TrainedModel
+from mdico_cube.colearn.watch import quiet, watchers
+from mdico_cube.errors import MdicoError
+from mdico_cube.progress import say
+from mdico_cube.recipe import ColearnSection, TrainSection
+from mdico_cube.spec import InputSpec, LabelClass
+
+__all__ = ["TrainedModel", "fit"]
+
+
+def fit(
+    method: str,
+    inputs: dict[str, InputSpec],
+    legend: Sequence[LabelClass],
+    section: ColearnSection,
+    train: DataLoader[Batch],
+    validation: DataLoader[Batch],
+    class_counts: Sequence[int],
+    folder: Path,
+    seed: int,
+    resume: bool = False,
+) -> TrainedModel:
+    """Train one method on every modality at once and keep the epoch with the lowest validation loss.
+
+    The loss of training and validation is the sum of the method's losses. Random generators are seeded from (seed,
+    epoch) and put back afterwards: the same seed gives the same weights on a CPU, also when a run is resumed. `folder`
+    receives best.ckpt, last.ckpt, history.csv and the logs.
+
+    Args:
+        method: name in METHODS.
+        inputs: modality -> what the model takes of it; the order numbers the modalities.
+        legend: classes in target order.
+        section: options of encoder, method and training.
+        train: labelled training batches.
+        validation: labelled batches for early stopping; under protocol "paper" the test fold.
+        class_counts: training samples of each class, in legend order.
+        folder: where checkpoints and logs go.
+        seed: of weights, order and dropout.
+        resume: go on from last.ckpt where there is one; otherwise start anew and replace what is there.
+
+    Raises:
+        MdicoError: unknown method, fewer than two modalities or classes, a class without samples, an empty loader,
+            diverged training, an unusable folder, checkpoint or device, or a folder that holds another run.
+    """
+    weights = balanced_weights(class_counts, [c.name for c in legend])
+    maker = get_method(method)
+    for title, loader in (("training", train), ("validation", validation)):
+        if len(loader) == 0:
+            raise MdicoError(f"{method}: the {title} set is empty. Widen the area or its share in the samples section.")
+    samples = len(train.dataset)  # type: ignore[arg-type]
+    identity = identity_of(method, inputs, legend, section, class_counts, samples, seed)
+    with disk_faults(folder), quiet(), isolate_rng():
+        checkpoint = prepare(folder, identity, resume)
+        pl.seed_everything(seed, workers=True, verbose=False)
+        model = maker(inputs, len(legend), section, weights)
+        loop = Loop(model, len(legend), section.train, EpochLoader(train, seed))
+        title = f"{method}, seed {seed}"
+        if checkpoint is None or not finished(checkpoint, section.train):
+            _run(loop, validation, section.train, folder, title, resumed=checkpoint is not None)
+            checkpoint = load(folder / "last.ckpt")
+        history: list[Row] = checkpoint["rows"]
+        best = restore_best(model, history, folder)
+    seconds = sum(row["seconds"] for row in history)
+    say(
+        f"{title}: best epoch {best + 1} of {len(history)}, validation loss {history[best]['val_loss']:.3f}, "
+        f"macro F1 {history[best]['val_f1']:.3f}, {seconds:.0f} s"
+    )
+    return TrainedModel(
+        model, method, inputs, tuple(legend), section, history, best, samples, tuple(class_counts), seconds, seed
+    )
+
+
+def _run(
+    loop: Loop, validation: DataLoader[Batch], section: TrainSection, folder: Path, title: str, resumed: bool
+) -> None:
+    """The one call to Lightning."""
+    trainer = _trainer(section, folder, [*_callbacks(section, folder), *watchers(title, section.epochs)])
+    trainer.fit(
+        loop,
+        train_dataloaders=loop.loader,
+        val_dataloaders=validation,
+        ckpt_path=folder / "last.ckpt" if resumed else None,
+        weights_only=True,
+    )
+
+
+def _trainer(section: TrainSection, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
+    if section.accelerator == "gpu" and not torch.cuda.is_available():
+        raise MdicoError("train.accelerator is gpu, but no GPU was found. Use auto or cpu.")
+    on_cpu = section.accelerator == "cpu" or not torch.cuda.is_available()
+    if section.precision == "16-mixed" and on_cpu:
+        raise MdicoError("train.precision 16-mixed needs a GPU. Use 32-true or bf16-mixed on a CPU.")
+    return pl.Trainer(
+        accelerator=section.accelerator,
+        devices=1,
+        precision=section.precision,
+        max_epochs=section.epochs,
+        logger=_loggers(section, folder),
+        callbacks=callbacks,
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+    )
+
+
+def _callbacks(section: TrainSection, folder: Path) -> list[Callback]:
+    def keep(name: str, **options: Any) -> ModelCheckpoint:
+        return ModelCheckpoint(folder, name, auto_insert_metric_name=False, enable_version_counter=False, **options)
+
+    return [
+        EarlyStopping(
+            "val_loss", min_delta=section.min_delta, patience=section.patience, check_on_train_epoch_end=False
+        ),
+        keep("best", monitor="val_loss", save_on_train_epoch_end=False),
+        keep("last", save_on_train_epoch_end=True),
+        _HistoryFile(folder),
+    ]
+
+
+class _HistoryFile(Callback):
+    """Rewrites history.csv after every epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._write(pl_module)
+
+    def _write(self, loop: pl.LightningModule) -> None:
+        assert isinstance(loop, Loop)
+        if loop.rows:
+            part = self.folder / "history.csv.part"
+            with part.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, fieldnames=list(loop.rows[0]))
+                writer.writeheader()
+                writer.writerows(loop.rows)
+            part.replace(self.folder / "history.csv")
+
+
+def _loggers(section: TrainSection, folder: Path) -> list[Logger]:
+    if "tensorboard" in section.loggers and find_spec("tensorboard") is None:
+        raise MdicoError(
+            "train.loggers asks for tensorboard, which is not installed: "
+            "pip install 'mdico-cube[tensorboard]', or take it out of the list."
+        )
+    makers: dict[str, Callable[[], Logger]] = {
+        "csv": lambda: CSVLogger(folder, name="logs"),
+        "tensorboard": lambda: TensorBoardLogger(folder, name="tensorboard"),
+    }
+    return [makers[name]() for name in section.loggers]

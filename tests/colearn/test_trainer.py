@@ -1,0 +1,280 @@
+"""Training: repeatable, exactly resumable, silent, and clear about what it cannot do."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from colearn_toys import LEGEND, counts, make_batch, make_inputs, make_loader, make_section
+from torch.utils.data import DataLoader
+
+from mdico_cube.batch import Batch
+from mdico_cube.colearn.loop import EpochLoader, Loop
+from mdico_cube.colearn.registry import METHODS
+from mdico_cube.colearn.trainer import TrainedModel, fit
+from mdico_cube.colearn.watch import Bar, watchers
+from mdico_cube.errors import MdicoError
+from mdico_cube.progress import console
+
+INPUTS = make_inputs()
+TRAIN, VALIDATION = make_batch(INPUTS, 48, seed=1), make_batch(INPUTS, 20, seed=2)
+
+
+def train(folder: Path, method: str = "mdico", seed: int = 0, resume: bool = False, **changes: Any) -> TrainedModel:
+    section = make_section(**changes)
+    loaders = make_loader(TRAIN), make_loader(VALIDATION, shuffle=False)
+    return fit(method, INPUTS, LEGEND, section, *loaders, counts(TRAIN), folder, seed, resume)
+
+
+def same(a: TrainedModel, b: TrainedModel) -> bool:
+    first, second = a.model.state_dict(), b.model.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def figures(trained: TrainedModel) -> list[dict[str, float]]:
+    """The history without clocks."""
+    return [{k: v for k, v in row.items() if k not in ("seconds", "data_wait")} for row in trained.history]
+
+
+class KilledError(Exception):
+    """Stands for a kill: raised in the middle of training."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_learns_and_leaves_its_traces(method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    trained = train(tmp_path / "run", method, train={"epochs": 12, "loggers": ("csv",), "learning_rate": 5e-3})
+    assert trained.history[-1]["train_loss"] < trained.history[0]["train_loss"]
+    assert trained.history[trained.best_epoch]["val_f1"] > 0.8
+    best = min(trained.history, key=lambda row: row["val_loss"])
+    assert trained.best_epoch == best["epoch"]
+    assert not trained.model.training
+    with (tmp_path / "run" / "history.csv").open() as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    assert rows == trained.history
+    losses = {"main", "auxiliary", "modality", "contrastive"} if method == "mdico" else {"main"}
+    names = {f"train_{k}" for k in losses} | {"epoch", "train_loss", "val_loss", "val_f1", "seconds", "data_wait"}
+    assert names | {"val_f1_radar", "val_f1_optical", "learning_rate"} == set(rows[0])
+    assert rows[0]["train_loss"] == pytest.approx(sum(rows[0][f"train_{k}"] for k in losses))
+    assert (tmp_path / "run" / "logs").is_dir()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_best_weights_are_those_of_the_lowest_validation_loss(tmp_path: Path) -> None:
+    """Validation labels that are wrong on purpose: the longer the training, the worse."""
+    assert VALIDATION.target is not None
+    wrong = replace(VALIDATION, target=(VALIDATION.target + 1) % len(LEGEND))
+    section = make_section(train={"epochs": 10, "learning_rate": 2e-2}, mdico={"contrastive": 0})
+    loaders = make_loader(TRAIN), make_loader(wrong, shuffle=False)
+    trained = fit("mdico", INPUTS, LEGEND, section, *loaders, counts(TRAIN), tmp_path, 0)
+    assert trained.best_epoch < 9
+    with torch.no_grad():
+        losses = [(trained.model.losses(batch), len(batch)) for batch in loaders[1]]
+    mean = sum(float(sum(terms.values())) * n for terms, n in losses) / len(wrong)
+    assert mean == pytest.approx(trained.history[trained.best_epoch]["val_loss"], rel=1e-5)
+    assert mean < trained.history[-1]["val_loss"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_same_seed_same_weights(method: str, tmp_path: Path) -> None:
+    first = train(tmp_path / "a", method, seed=3)
+    torch.rand(7)
+    assert same(first, train(tmp_path / "b", method, seed=3))
+    assert not same(first, train(tmp_path / "c", method, seed=4))
+
+
+def test_leaves_the_random_generators_as_they_were(tmp_path: Path) -> None:
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    train(tmp_path, train={"epochs": 1})
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_loader_with_its_own_generator_is_repeatable_too(tmp_path: Path) -> None:
+    windows = make_loader(TRAIN).dataset
+    loader: DataLoader[Batch] = DataLoader(
+        windows, 16, shuffle=True, collate_fn=windows.collate, generator=torch.Generator().manual_seed(5)
+    )
+    orders = []
+    for epoch in (0, 1, 0):
+        wrapped = EpochLoader(loader, seed=1)
+        wrapped.epoch = epoch
+        orders.append([batch.images["radar"] for batch in wrapped])
+    assert all(torch.equal(a, b) for a, b in zip(orders[0], orders[2], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(orders[0], orders[1], strict=True))
+
+
+def test_a_sampler_that_counts_epochs_is_told(tmp_path: Path) -> None:
+    class Sampler(torch.utils.data.Sampler[int]):
+        told: list[int] = []  # noqa: RUF012
+
+        def __len__(self) -> int:
+            return len(TRAIN)
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(len(TRAIN)))
+
+        def set_epoch(self, epoch: int) -> None:
+            self.told.append(epoch)
+
+    windows = make_loader(TRAIN).dataset
+    loader: DataLoader[Batch] = DataLoader(windows, 16, sampler=Sampler(), collate_fn=windows.collate)
+    validation = make_loader(VALIDATION, shuffle=False)
+    fit("mdico", INPUTS, LEGEND, make_section(), loader, validation, counts(TRAIN), tmp_path, 0)
+    assert Sampler.told == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+@pytest.mark.parametrize(("hook", "skip"), [("on_train_epoch_start", 2), ("training_step", 7), ("validation_step", 5)])
+def test_resumed_run_equals_an_undisturbed_one(
+    hook: str, skip: int, schedule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between epochs, in the middle of the third (3 steps each), or in the third validation (2 steps each)."""
+    changes = {"train": {"epochs": 5, "schedule": schedule, "learning_rate": 5e-3}}
+    whole = train(tmp_path / "whole", **changes)
+    with monkeypatch.context() as patch:
+        original, calls = getattr(Loop, hook), []
+
+        def break_off(self: Loop, *arguments: Any) -> Any:
+            calls.append(1)
+            if len(calls) > skip:
+                raise KilledError
+            return original(self, *arguments)
+
+        patch.setattr(Loop, hook, break_off)
+        with pytest.raises(KilledError):
+            train(tmp_path / "cut", **changes)
+    resumed = train(tmp_path / "cut", resume=True, **changes)
+    assert same(whole, resumed)
+    assert figures(whole) == figures(resumed)
+    assert whole.best_epoch == resumed.best_epoch
+
+
+def test_resuming_a_finished_run_trains_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train(tmp_path)
+
+    def fail(*_: Any) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(Loop, "training_step", fail)
+    again = train(tmp_path, resume=True)
+    assert same(first, again)
+    assert again.history == first.history
+
+
+def test_stops_early_and_a_stopped_run_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"train": {"epochs": 50, "patience": 2, "min_delta": 100.0}}
+    first = train(tmp_path, **changes)
+    assert len(first.history) == 3
+    monkeypatch.setattr(Loop, "training_step", None)
+    assert same(first, train(tmp_path, resume=True, **changes))
+
+
+def test_resume_refuses_another_run_and_a_fresh_start_replaces_it(tmp_path: Path) -> None:
+    train(tmp_path, seed=0)
+    with pytest.raises(MdicoError, match="holds a training with other inputs, samples or options"):
+        train(tmp_path, seed=1, resume=True)
+    assert train(tmp_path, seed=1).seed == 1
+
+
+def test_torn_checkpoint_is_named(tmp_path: Path) -> None:
+    train(tmp_path)
+    last = tmp_path / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(MdicoError, match=r"last.ckpt: is no readable checkpoint"):
+        train(tmp_path, resume=True)
+
+
+def test_checkpoints_hold_tensors_and_plain_values_only(tmp_path: Path) -> None:
+    train(tmp_path, train={"schedule": "onecycle"})
+    for name in ("best.ckpt", "last.ckpt"):
+        assert torch.load(tmp_path / name, weights_only=True)["state_dict"]
+    assert set(json.loads((tmp_path / "run.json").read_text())) == {"identity"}
+
+
+def test_a_last_batch_of_one_pixel_is_skipped(tmp_path: Path) -> None:
+    odd = make_batch(INPUTS, 33, seed=1)
+    loaders = make_loader(odd), make_loader(VALIDATION, shuffle=False)
+    trained = fit("mdico", INPUTS, LEGEND, make_section(train={"epochs": 1}), *loaders, counts(odd), tmp_path, 0)
+    assert trained.samples == 33
+
+
+def test_says_little_and_warns_never(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(console, "quiet", False)
+    train(tmp_path, train={"epochs": 20, "loggers": ("csv", "tensorboard")})
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Tip" not in err
+    assert 3 <= len(err.strip().splitlines()) <= 20
+    assert "best epoch" in err
+    assert not recwarn.list
+    assert (tmp_path / "tensorboard").is_dir()
+
+
+def test_shows_a_bar_on_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "quiet", False)
+    monkeypatch.setattr(console, "_force_terminal", True)
+    assert [type(w) for w in watchers("mdico", 3)] == [Bar]
+    train(tmp_path)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "val_f1" in err
+
+
+def test_tensorboard_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mdico_cube.colearn.trainer.find_spec", lambda _: None)
+    with pytest.raises(
+        MdicoError, match=r"tensorboard, which is not installed: pip install 'mdico-cube\[tensorboard\]'"
+    ):
+        train(tmp_path, train={"loggers": ("tensorboard",)})
+
+
+def test_devices_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MdicoError, match="no GPU was found"):
+        train(tmp_path, train={"accelerator": "gpu"})
+    with pytest.raises(MdicoError, match="16-mixed needs a GPU"):
+        train(tmp_path, train={"precision": "16-mixed"})
+
+
+def test_bfloat16_trains(tmp_path: Path) -> None:
+    assert train(tmp_path, train={"precision": "bf16-mixed", "epochs": 2}).history[-1]["val_loss"] < 100
+
+
+def test_diverged_training_is_named(tmp_path: Path) -> None:
+    bad = Batch({m: i * torch.inf for m, i in TRAIN.images.items()}, TRAIN.valid, TRAIN.target)
+    loaders = make_loader(bad), make_loader(VALIDATION, shuffle=False)
+    with pytest.raises(MdicoError, match="training diverged: the validation loss of epoch 1 is nan"):
+        fit("mdico", INPUTS, LEGEND, make_section(), *loaders, counts(TRAIN), tmp_path, 0)
+
+
+def test_empty_sets_and_absent_classes_are_named(tmp_path: Path) -> None:
+    empty = Batch(
+        {m: i[:0] for m, i in TRAIN.images.items()}, {m: v[:0] for m, v in TRAIN.valid.items()}, torch.zeros(0)
+    )
+    full = make_loader(TRAIN)
+    with pytest.raises(MdicoError, match="the validation set is empty"):
+        fit("mdico", INPUTS, LEGEND, make_section(), full, make_loader(empty, shuffle=False), [9, 9, 9], tmp_path, 0)
+    with pytest.raises(MdicoError, match="no training sample of class winter rape & turnip"):
+        fit("mdico", INPUTS, LEGEND, make_section(), full, full, [9, 0, 9], tmp_path, 0)
+
+
+def test_unwritable_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MdicoError, match="cannot be written"):
+        train(tmp_path / "file")
