@@ -6,18 +6,42 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 import mdico_cube as mdico
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import console
 from mdico_cube.recipe import Recipe, load_recipe
 
+
+class Door(TyperGroup):
+    """Faults the user can mend are one sentence on standard error and exit status 2; Ctrl-C says how to go on."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the sub-command."""
+        try:
+            return super().invoke(ctx)
+        except MdicoError as error:
+            _stop(f"error: {error}", 2)
+        except OSError as error:
+            reason = f"{error.filename or 'file'}: {error.strerror or error}"
+            _stop(f"error: {reason}. Free space or choose another folder, then go on with --resume.", 2)
+        except KeyboardInterrupt:
+            _stop("stopped. What was finished is kept: go on with --resume.", 130)
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    Console(stderr=True, highlight=False, markup=False).print(message, soft_wrap=True)
+    sys.exit(status)
+
+
 app = typer.Typer(
+    cls=Door,
     name="mdico",
     help="Train with every sensor, map with any one.\n\n"
     "A recipe (YAML) says where, when, which sensors and which labels. `mdico run RECIPE` does every stage in order; "
@@ -188,22 +212,8 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run a command; faults the user can mend are one sentence on standard error and exit status 2."""
-    try:
-        app()
-    except MdicoError as error:
-        _fail(str(error))
-    except OSError as error:
-        reason = f"{error.filename or 'file'}: {error.strerror or error}"
-        _fail(f"{reason}. Free space or choose another folder, then go on with --resume.")
-    except KeyboardInterrupt:
-        console.print("stopped. What was finished is kept: go on with --resume.")
-        sys.exit(130)
-
-
-def _fail(message: str) -> None:
-    Console(stderr=True, highlight=False, markup=False).print(f"error: {message}", soft_wrap=True)
-    sys.exit(2)
+    """Run a command."""
+    app()
 
 
 if __name__ == "__main__":

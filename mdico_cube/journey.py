@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdico_cube.colearn.bundle import Box, load_bundle, save_bundle
+from mdico_cube.colearn.bundle import Box, add_scores, save_bundle
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.trainer import fit
 from mdico_cube.cube.build import build_cube, check_free
 from mdico_cube.cube.catalog import catalog_folder
-from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.store import open_reader, write_labels, writing
 from mdico_cube.demo.region import DemoRegion, write_region
@@ -22,7 +21,7 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import write_cog
 from mdico_cube.maps.evaluate import evaluate as evaluate_maps
 from mdico_cube.maps.report import write_report
-from mdico_cube.maps.scores import Scores
+from mdico_cube.maps.scores import MapScores, Scores
 from mdico_cube.maps.write import map_path, write_map
 from mdico_cube.patches.dataset import StoredWindows, make_loader
 from mdico_cube.patches.extract import extract_samples
@@ -76,9 +75,9 @@ def build(recipe: Recipe, overwrite: bool = False, resume: bool = False, threads
     """
     places = Places(recipe.output)
     check_free(places.cube, overwrite, resume)
-    _check(recipe)
-    labels = rasterize_labels(recipe.labels, grid_for(recipe.area))
-    path = build_cube(recipe, overwrite, resume, threads)
+    planned = plan(recipe)
+    labels = rasterize_labels(recipe.labels, planned.geobox)
+    path = build_cube(recipe, overwrite, resume, threads, planned)
     write_labels(path, labels.label, labels.parcel, recipe.labels.legend, {"source": recipe.labels.path.name})
     return path
 
@@ -197,12 +196,22 @@ def _maps(recipe: Recipe) -> Iterator[tuple[str, str, int]]:
 
 
 def evaluate(recipe: Recipe, overwrite: bool = False) -> Scores:
-    """Score every map on the labelled pixels of the held-out blocks and write scores.json.
+    """Score every map on the labelled pixels of the held-out blocks; write scores.json and each bundle's model card.
 
     Raises:
         MdicoError: no maps, no held-out label, or scores exist already.
     """
-    return evaluate_maps(recipe.output, overwrite)
+    places, scores = Places(recipe.output), evaluate_maps(recipe.output, overwrite)
+    for result in scores.maps:
+        bundle = places.bundle(result.method, result.seed, result.modality)
+        if bundle.exists():
+            add_scores(bundle, _card_scores(result))
+    return scores
+
+
+def _card_scores(result: MapScores) -> dict[str, float]:
+    names = ("f1_macro", "f1_weighted", "accuracy", "recall_macro", "kappa", "pixels")
+    return {name: getattr(result, name) for name in names}
 
 
 def report(recipe: Recipe, overwrite: bool = False) -> Path:
@@ -292,7 +301,6 @@ __all__ = [
     "Places",
     "build",
     "evaluate",
-    "load_bundle",
     "pipeline_folder",
     "plan",
     "predict",

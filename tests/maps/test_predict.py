@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdico_cube.colearn.bundle import load_bundle
+from mdico_cube.cube.store import open_reader
+from mdico_cube.errors import MdicoError
+from mdico_cube.maps.predict import NODATA, class_values, cube_digest, plan_map, predict_block, predict_map, windows
+
+
+def whole(run, modality="sentinel2", pixels=32):
+    bundle = load_bundle(run.bundle(modality))
+    values, valid = run.reader.read(modality, *run.everything)
+    return bundle, values, valid, predict_block(bundle.model, values, valid, class_values(bundle), pixels)
+
+
+def test_each_pixel_gets_the_best_class_and_its_probability(run):
+    bundle, values, valid, (classes, confidence) = whole(run)
+    assert classes.dtype == confidence.dtype == np.uint8
+    for y, x in ((0, 0), (10, 12), (43, 51), (6, 29)):
+        image = torch.from_numpy(values[None, :, :, y : y + 1, x : x + 1].copy())
+        logits = bundle.model(image, torch.from_numpy(valid[None, :, y : y + 1, x : x + 1].copy()))[0, :, 0, 0]
+        share = logits.softmax(dim=0)
+        assert classes[y, x] == run.classes[int(share.argmax())].value
+        assert abs(int(confidence[y, x]) - 100 * float(share.max())) <= 0.51
+
+
+def test_the_map_is_not_one_class(run):
+    _, _, _, (classes, confidence) = whole(run)
+    assert len(np.unique(classes[classes != NODATA])) > 1
+    assert np.ptp(confidence[classes != NODATA]) > 5
+
+
+def test_pixels_that_were_never_observed_are_nodata_in_both(run):
+    _, _, valid, (classes, confidence) = whole(run)
+    never = ~valid.any(axis=0)
+    assert never[5:9, 30:44].all()
+    assert np.array_equal(classes == NODATA, never)
+    assert np.array_equal(confidence == NODATA, never)
+
+
+def test_a_block_without_any_observation_never_reaches_the_model():
+    def model(images, valid):
+        raise AssertionError("the model was asked")
+
+    classes, confidence = predict_block(model, np.zeros((2, 3, 4, 5), np.float32), np.zeros((2, 4, 5), bool), (1, 2))
+    assert (classes == NODATA).all()
+    assert (confidence == NODATA).all()
+
+
+@pytest.mark.parametrize("pixels", [50, 256])
+def test_blockwise_equals_whole_raster(run, pixels):
+    bundle, values, valid, (classes, confidence) = whole(run, pixels=pixels)
+
+    @settings(max_examples=12, deadline=None)
+    @given(tall=st.integers(3, 44), wide=st.integers(3, 52))
+    def law(tall, wide):
+        chosen = list(windows(run.shape, max(tall, wide)))[-3:]  # the last ones are cut by the edge
+        for y, x in [(slice(0, tall), slice(0, wide)), *chosen]:
+            part = predict_block(bundle.model, values[..., y, x], valid[:, y, x], class_values(bundle), pixels)
+            assert np.array_equal(part[0], classes[y, x])
+            assert np.array_equal(part[1], confidence[y, x])
+
+    law()
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 30))
+def test_windows_cover_every_pixel_once(height, width, side):
+    count = np.zeros((height, width), int)
+    for y, x in windows((height, width), side):
+        count[y, x] += 1
+    assert (count == 1).all()
+
+
+def test_a_model_with_another_number_of_classes_is_refused(run):
+    bundle, values, valid, _ = whole(run)
+    with pytest.raises(MdicoError, match="3 classes, its config names 2"):
+        predict_block(bundle.model, values, valid, (1, 2))
+
+
+def test_predict_map_is_lazy_georeferenced_and_equal_to_the_whole(run):
+    lazy = predict_map(run.cube, run.bundle(), pixels=32)
+    assert lazy["class"].chunks == ((16, 16, 12), (16, 16, 16, 4))
+    assert lazy.odc.crs.epsg == 32631
+    assert lazy.odc.geobox.affine == run.reader.geobox.affine
+    assert lazy["class"].attrs["flag_values"] == [1, 2, 4]
+    assert lazy["class"].attrs["flag_meanings"] == "wheat maize_&_beet forest"
+    _, _, _, (classes, confidence) = whole(run)
+    done = lazy.compute()
+    assert np.array_equal(done["class"], classes)
+    assert np.array_equal(done["confidence"], confidence)
+
+
+def test_the_graph_carries_paths_not_the_model(run):
+    graph = predict_map(run.cube, run.bundle())["class"].data.dask
+    weights = (run.bundle() / "weights.safetensors").stat().st_size
+    task = pickle.dumps(plan_map(run.cube, run.bundle()))
+    assert len(task) < min(1000, weights)
+    assert not any(isinstance(value, torch.nn.Module) for value in graph.values())
+
+
+def test_a_bundle_is_loaded_once_and_again_when_its_files_change(run, monkeypatch):
+    loads = []
+
+    def counting(path):
+        loads.append(path)
+        return load_bundle(path)
+
+    monkeypatch.setattr("mdico_cube.maps.predict.load_bundle", counting)
+    predict_map(run.cube, run.bundle()).compute()
+    assert len(loads) == 1
+    plan = plan_map(run.cube, run.bundle())
+    assert len(loads) == 1
+    run.make_bundles(run.bundle().parent.parent / "other", "mdico", 5)
+    other = run.bundle().parent.parent / "other" / "sentinel2"
+    for name in ("weights.safetensors", "bundle.json"):
+        (run.bundle() / name).write_bytes((other / name).read_bytes())
+    with pytest.raises(MdicoError, match="changed while the map was being made"):
+        plan.predict(slice(0, 4), slice(0, 4))
+    assert len(loads) == 2
+
+
+def test_a_bundle_that_does_not_fit_is_refused_before_anything_is_built(run, monkeypatch):
+    reader = run.reader
+    short = {**reader.modalities, "sentinel2": reader.modalities["sentinel2"].select(("B02", "B03", "B04"))}
+    monkeypatch.setattr(reader, "modalities", short)
+    with pytest.raises(MdicoError, match="missing band B08"):
+        predict_map(run.cube, run.bundle())
+    monkeypatch.setattr(reader, "modalities", {"sentinel1": reader.modalities["sentinel1"]})
+    with pytest.raises(MdicoError, match="has no sentinel2"):
+        predict_map(run.cube, run.bundle())
+
+
+def test_the_cube_digest_follows_what_was_written(run, tmp_path):
+    run.make_cube(tmp_path / "same.zarr", seed=0)
+    run.make_cube(tmp_path / "other.zarr", seed=1)
+    mine = cube_digest(run.reader, "sentinel1")
+    assert mine == cube_digest(open_reader(tmp_path / "same.zarr"), "sentinel1")
+    assert mine != cube_digest(open_reader(tmp_path / "other.zarr"), "sentinel1")
+    assert mine != cube_digest(run.reader, "sentinel2")

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.maps.evaluate import evaluate
+from mdico_cube.maps.gallery import write_poster
+from mdico_cube.maps.report import verdict, write_report
+from mdico_cube.maps.scores import Gain, Spread
+from mdico_cube.recipe import parse_recipe
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, what it shows in place of pictures, and whether tags close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.alts: list[str] = []
+        self.sections: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        facts = dict(attrs)
+        if tag not in ("meta", "img", "link", "br"):
+            self.open.append(tag)
+        self.loads += [facts[name] for name in ("src", "href", "srcset", "data") if name in facts]
+        if tag == "img":
+            self.alts.append(facts.get("alt", ""))
+        if tag == "section":
+            self.sections.append(facts["id"])
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def scored(mapped):
+    folder = mapped.out / "models" / "mdico" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / "history.csv").write_text("epoch,train_loss,val_loss,val_f1_sentinel1\n0,2.5,2.0,0.1\n1,2.0,1.5,0.2\n")
+    evaluate(mapped.out)
+    return mapped
+
+
+@pytest.fixture
+def recipe():
+    return parse_recipe(
+        {
+            "name": "small",
+            "output": "out",
+            "area": {"bbox": [3, 50, 3.1, 50.1]},
+            "period": {"start": "2021-04-01", "end": "2021-07-31"},
+            "catalog": "local",
+            "modalities": {"sentinel1": {}, "sentinel2": {}, "dem": {}},
+            "labels": {"path": "x.tif", "classes": [{"name": item} for item in ("wheat", "maize & beet", "forest")]},
+            "colearn": {"modalities": ["sentinel1", "sentinel2"]},
+        }
+    )
+
+
+def test_the_report_is_one_file_that_loads_nothing(scored, recipe):
+    path = write_report(scored.out, recipe, {"build": 12.3})
+    text = path.read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.loads
+    assert all(load.startswith(("data:image/png;base64,", "#")) for load in page.loads)
+    without_pictures = re.sub(r"base64,[A-Za-z0-9+/=]+", "", text)
+    assert not re.search(r"https?://|@import|<script|<link|url\(", without_pictures)
+
+
+def test_every_section_is_there_and_every_picture_has_words(scored, recipe):
+    page = Page(write_report(scored.out, recipe).read_text())
+    assert page.sections == [
+        "scores", "sensors", "availability", "labels", "maps", "confusion", "classes", "training", "provenance",
+    ]  # fmt: skip
+    assert len(page.alts) == 9
+    assert all(len(alt) > 10 for alt in page.alts)
+
+
+def test_the_report_says_who_gained_and_by_how_much(scored, recipe):
+    text = write_report(scored.out, recipe, {"build": 12.3}).read_text()
+    for gain in evaluate(scored.out, overwrite=True).gains:
+        assert verdict(gain).sentence in text
+    assert "build 12 s" in text
+    assert "maize &amp; beet" in text
+    assert "maize & beet" not in text
+
+
+@pytest.mark.parametrize(
+    ("spread", "kind", "words"),
+    [
+        (Spread(0.03, 0.01, 5), "gain", "gained 0.030 in macro F1"),
+        (Spread(-0.03, 0.01, 5), "loss", "lost 0.030 in macro F1"),
+        (Spread(0.01, 0.02, 5), "even", "gained 0.010 in macro F1 against independent training (mean of 5 seeds"),
+        (Spread(0.0001, 0.02, 5), "even", "neither gained nor lost"),
+        (Spread(0.03, None, 1), "gain", "One seed only"),
+    ],
+)
+def test_verdicts_follow_the_figures(spread, kind, words):
+    got = verdict(Gain("mdico", "sentinel1", "Sentinel-1", spread, spread, 3))
+    assert got.kind == kind
+    assert words in got.sentence
+    assert got.sentence.startswith("With Sentinel-1 alone, MDiCo")
+
+
+def test_an_existing_report_is_refused_or_replaced(scored, recipe):
+    write_report(scored.out, recipe)
+    with pytest.raises(MdicoError, match=r"exists already.*--overwrite"):
+        write_report(scored.out, recipe)
+    write_report(scored.out, recipe, overwrite=True)
+
+
+def test_a_report_without_scores_is_one_sentence(run, recipe):
+    with pytest.raises(MdicoError, match="mdico evaluate first"):
+        write_report(run.out, recipe)
+    assert not (run.out / "report.html").exists()
+
+
+def test_the_poster_is_a_picture(scored):
+    path = write_poster(scored.out, scored.out / "poster.png")
+    assert path.read_bytes().startswith(b"\x89PNG")

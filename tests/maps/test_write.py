@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.maps.predict import MapPlan, lazy_stack, plan_map, predict_map
+from mdico_cube.maps.write import find_maps, map_path, open_map, read_map, write_map
+
+
+@pytest.fixture
+def target(run) -> Path:
+    return map_path(run.out, "mdico", "sentinel2", 0)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Counter:
+    """Counts predicted shards and can stop the run at one of them."""
+
+    def __init__(self, monkeypatch, stop_at: int | None = None, error: type[BaseException] = KeyboardInterrupt):
+        self.seen: list[tuple[int, int]] = []
+        predict = MapPlan.predict
+
+        def counted(plan, y, x):
+            if stop_at is not None and len(self.seen) == stop_at:
+                raise error(28, "No space left on device") if error is OSError else error
+            self.seen.append((y.start, x.start))
+            return predict(plan, y, x)
+
+        monkeypatch.setattr(MapPlan, "predict", counted)
+
+
+def test_the_written_map_is_the_predicted_map(run, target):
+    assert write_map(run.cube, run.bundle(), target, pixels=64) == target
+    assert find_maps(run.out) == [target]
+    written, predicted = open_map(target), predict_map(run.cube, run.bundle(), pixels=64).compute()
+    for name in ("class", "confidence"):
+        assert written[name].dtype == np.uint8
+        assert np.array_equal(written[name], predicted[name])
+    assert written.odc.geobox == predicted.odc.geobox
+    assert written.attrs["legend"][2] == {"name": "forest", "value": 4, "color": "#2e7d32"}
+    array = zarr.open_group(target)["class"]
+    assert (array.chunks, array.shards) == ((run.chunk, run.chunk), (run.shard, run.shard))
+
+
+def test_strips_keep_workers_busy_and_change_nothing(run, target):
+    plan = plan_map(run.cube, run.bundle(), pixels=64)
+    whole, cut = lazy_stack(plan), lazy_stack(plan, strips=2)
+    assert cut.chunks[1] == (8, 8, 8, 8, 8, 4)
+    assert np.array_equal(whole.compute(), cut.compute())
+    write_map(run.cube, run.bundle(), target, pixels=64)
+    ledger = zarr.open_group(target, mode="r+")["ledger"]
+    before = files(target)
+    ledger[1, 1] = 0
+    write_map(run.cube, run.bundle(), target, pixels=64, resume=True, workers=2)  # one shard, two workers
+    assert files(target) == before
+
+
+def test_one_file_per_shard_and_variable(run, target):
+    write_map(run.cube, run.bundle(), target)
+    assert len([path for path in (target / "class" / "c").rglob("*") if path.is_file()]) == 12
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_resume_gives_the_same_bytes_and_recomputes_no_finished_shard(run, target, monkeypatch, workers):
+    whole = write_map(run.cube, run.bundle(), run.out / "maps" / "whole.zarr", pixels=64)
+    with monkeypatch.context() as patch:
+        Counter(patch, stop_at=5)
+        with pytest.raises(KeyboardInterrupt):
+            write_map(run.cube, run.bundle(), target, workers=workers, pixels=64)
+    ledger = np.asarray(zarr.open_group(target, mode="r")["ledger"])
+    done = {(i * run.shard, j * run.shard) for i, j in np.argwhere(ledger == 1)}
+    assert done
+    with pytest.raises(MdicoError, match=r"shards are missing .*--resume"):
+        read_map(target)
+    counter = Counter(monkeypatch)
+    write_map(run.cube, run.bundle(), target, resume=True, workers=workers, pixels=64)
+    assert not done & set(counter.seen)
+    assert len(done) + len(counter.seen) == 12
+    assert files(target) == files(whole)
+
+
+def test_a_shard_counts_only_when_both_variables_are_written(run, target, monkeypatch):
+    write = zarr.Array.__setitem__
+
+    def broken(array, selection, value):
+        if array.basename == "confidence":
+            raise OSError(28, "No space left on device")
+        write(array, selection, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.Array, "__setitem__", broken)
+        with pytest.raises(MdicoError, match=r"No space left on device.*--resume"):
+            write_map(run.cube, run.bundle(), target)
+    assert not np.asarray(zarr.open_group(target, mode="r")["ledger"]).any()
+
+
+def test_resuming_a_complete_map_computes_nothing(run, target, monkeypatch):
+    write_map(run.cube, run.bundle(), target)
+    before = files(target)
+    counter = Counter(monkeypatch)
+    write_map(run.cube, run.bundle(), target, resume=True)
+    assert not counter.seen
+    assert files(target) == before
+
+
+def test_resume_refuses_another_bundle_and_another_cube(run, target, tmp_path):
+    write_map(run.cube, run.bundle(), target)
+    before = files(target)
+    with pytest.raises(MdicoError, match="begun with another bundle"):
+        write_map(run.cube, run.bundle(seed=1), target, resume=True)
+    run.make_cube(tmp_path / "other.zarr", seed=1)
+    with pytest.raises(MdicoError, match="begun with another cube"):
+        write_map(tmp_path / "other.zarr", run.bundle(), target, resume=True)
+    assert files(target) == before
+
+
+def test_an_existing_map_is_refused_or_replaced(run, target):
+    write_map(run.cube, run.bundle(), target)
+    with pytest.raises(MdicoError, match=r"exists already.*--overwrite"):
+        write_map(run.cube, run.bundle(), target)
+    write_map(run.cube, run.bundle(seed=1), target, overwrite=True)
+    assert open_map(target).attrs["seed"] == 1
+
+
+def test_a_folder_that_is_no_map_is_never_removed(run, target):
+    target.mkdir(parents=True)
+    (target / "thesis.txt").write_text("years of work")
+    with pytest.raises(MdicoError, match="something else than a map"):
+        write_map(run.cube, run.bundle(), target, overwrite=True)
+    assert (target / "thesis.txt").exists()
+
+
+def test_a_misfit_writes_nothing(run, target, tmp_path):
+    with pytest.raises(MdicoError):
+        write_map(run.cube, tmp_path / "nothing", target)
+    assert not target.parent.exists()
+
+
+def test_an_unwritable_place_is_one_sentence(run):
+    (run.out / "maps").write_text("a file, not a folder")
+    with pytest.raises(MdicoError, match=r"cannot be written .*choose a folder"):
+        write_map(run.cube, run.bundle(), run.out / "maps" / "a.zarr")
+
+
+def test_workers_times_torch_threads_stay_within_the_cores(run, target, monkeypatch):
+    monkeypatch.setattr("mdico_cube.maps.write._cores", lambda: 2)
+    used, before = set(), torch.get_num_threads()
+    predict = MapPlan.predict
+
+    def noting(plan, y, x):
+        used.add(torch.get_num_threads())
+        return predict(plan, y, x)
+
+    monkeypatch.setattr(MapPlan, "predict", noting)
+    write_map(run.cube, run.bundle(), target, workers=8)
+    assert used == {1}
+    assert torch.get_num_threads() == before
+    used.clear()
+    write_map(run.cube, run.bundle(), target, workers=1, overwrite=True)
+    assert used == {2}
+    assert torch.get_num_threads() == before
+
+
+def test_a_bundle_swapped_half_way_stops_the_map(run, target, monkeypatch):
+    run.make_bundles(run.out / "other", "mdico", 7)
+    predict, seen = MapPlan.predict, []
+
+    def swapping(plan, y, x):
+        if len(seen) == 3:
+            for name in ("weights.safetensors", "bundle.json"):
+                (run.bundle() / name).write_bytes((run.out / "other" / "sentinel2" / name).read_bytes())
+        seen.append(y)
+        return predict(plan, y, x)
+
+    monkeypatch.setattr(MapPlan, "predict", swapping)
+    with pytest.raises(MdicoError, match="changed while"):
+        write_map(run.cube, run.bundle(), target, workers=1)
+    assert np.asarray(zarr.open_group(target, mode="r")["ledger"]).sum() == 3
