@@ -73,6 +73,7 @@ def create_cube(
             )
             create_ledger(draft, layer.modality.name, ledger_shape)
         draft.rename(path)
+    _open_cached.cache_clear()
 
 
 def _grid_coords(geobox: GeoBox) -> dict[Any, Any]:

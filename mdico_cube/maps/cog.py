@@ -1,0 +1,134 @@
+"""A Zarr map in, Cloud-Optimized GeoTIFFs of class and confidence out, streamed block by block."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+import zarr
+from odc.geo.geobox import GeoBox
+from rasterio.windows import Window
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.maps.predict import NODATA, windows
+from mdico_cube.maps.write import open_map, read_map
+from mdico_cube.spec import LabelClass
+
+_TILE = 512
+
+
+def write_cog(source: Path, target: Path, title: str) -> Path:
+    """Write `<target>` with the classes and `<stem>-confidence.tif` beside it.
+
+    The class file carries a colour table, nodata 255, overviews by majority and, in `<target>.aux.xml`, the class names
+    that GDAL and QGIS show.
+
+    Args:
+        source: folder of a complete Zarr map.
+        target: path of the class GeoTIFF; a file that is there is replaced.
+        title: image description.
+
+    Returns:
+        The target.
+
+    Raises:
+        MdicoError: the map is incomplete or the folder cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    group = read_map(source)
+    legend = read_legend(group)
+    geobox = open_map(source).odc.geobox
+    colors = {item.value: _rgba(item.color) for item in legend} | {NODATA: (0, 0, 0, 0)}
+    with _mendable(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        confidence = target.with_name(f"{target.stem}-confidence.tif")
+        _write(group["confidence"], geobox, confidence, f"{title}: confidence (percent)", "AVERAGE", None)
+        _write(group["class"], geobox, target, title, "MODE", colors)
+        _write_names(legend, target)
+    return target
+
+
+def read_legend(group: zarr.Group) -> tuple[LabelClass, ...]:
+    """The classes a map names in its attributes."""
+    entries: Any = group.attrs["legend"]
+    return tuple(LabelClass(item["name"], int(item["value"]), item["color"]) for item in entries)
+
+
+def _write(
+    array: Any,
+    geobox: GeoBox,
+    target: Path,
+    title: str,
+    overviews: str,
+    colors: dict[int, tuple[int, int, int, int]] | None,
+) -> None:
+    """One uint8 array to one COG by way of a plain tiled GeoTIFF; the target appears when it is whole."""
+    mark = uuid.uuid4().hex[:8]
+    plain, whole = (target.with_name(f".{target.stem}-{mark}-{kind}.tif") for kind in ("plain", "cog"))
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=64, GDAL_NUM_THREADS="ALL_CPUS", GDAL_PAM_ENABLED="NO"):
+            _write_plain(array, geobox, plain, title, colors)
+            rasterio.shutil.copy(
+                plain,
+                whole,
+                driver="COG",
+                BLOCKSIZE=_TILE,
+                COMPRESS="DEFLATE",
+                OVERVIEW_RESAMPLING=overviews,
+                BIGTIFF="IF_SAFER",
+            )
+        whole.replace(target)
+    finally:
+        plain.unlink(missing_ok=True)
+        whole.unlink(missing_ok=True)
+
+
+def _write_plain(
+    array: Any, geobox: GeoBox, path: Path, title: str, colors: dict[int, tuple[int, int, int, int]] | None
+) -> None:
+    height, width = geobox.shape
+    options = {"tiled": True, "blockxsize": _TILE, "blockysize": _TILE, "compress": "DEFLATE", "BIGTIFF": "IF_SAFER"}
+    facts = {"count": 1, "dtype": "uint8", "nodata": NODATA, "crs": str(geobox.crs), "transform": geobox.affine}
+    with rasterio.open(path, "w", driver="GTiff", height=height, width=width, **facts, **options) as file:
+        if colors is not None:
+            file.write_colormap(1, colors)
+        file.update_tags(TIFFTAG_IMAGEDESCRIPTION=title)
+        for y, x in windows(array.shape, array.shards[0]):
+            window = Window(x.start, y.start, x.stop - x.start, y.stop - y.start)
+            file.write(np.asarray(array[y, x]), 1, window=window)
+
+
+def _write_names(legend: tuple[LabelClass, ...], target: Path) -> None:
+    """Class names where GDAL looks for them: a PAM side file, one category per value from 0 on."""
+    names = {item.value: item.name for item in legend}
+    root = ElementTree.Element("PAMDataset")
+    categories = ElementTree.SubElement(ElementTree.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
+    for value in range(max(names) + 1):
+        ElementTree.SubElement(categories, "Category").text = names.get(value, "")
+    side = target.with_name(f"{target.name}.aux.xml")
+    part = side.with_name(f".{side.name}.{uuid.uuid4().hex[:8]}")
+    part.write_text(ElementTree.tostring(root, encoding="unicode"), encoding="utf-8")
+    part.replace(side)
+
+
+def _rgba(color: str) -> tuple[int, int, int, int]:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return red, green, blue, 255
+
+
+@contextmanager
+def _mendable(target: Path) -> Iterator[None]:
+    """A full disk or a closed folder as a sentence."""
+    try:
+        yield
+    except (OSError, rasterio.errors.RasterioError) as error:
+        raise MdicoError(
+            f"GeoTIFF {target}: cannot be written ({error}). Free some space or choose a folder you may write to."
+        ) from error
