@@ -39,9 +39,9 @@ def _lines(things: Iterable[T], title: str, total: int) -> Iterator[T]:
     for done, thing in enumerate(things, start=1):
         yield thing
         if done * _LINES // total > (done - 1) * _LINES // total:
-            console.print(f"{title}: {done}/{total} ({time.monotonic() - start:.0f} s)")
+            say(f"{title}: {done}/{total} ({time.monotonic() - start:.0f} s)")
 
 
 def say(message: str) -> None:
     """One line for the person watching."""
-    console.print(message)
+    console.print(message, soft_wrap=True)

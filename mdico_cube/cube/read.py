@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Literal
@@ -11,9 +12,13 @@ import odc.stac
 import pystac
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from rasterio.errors import NotGeoreferencedWarning
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.spec import Array
+
+# When several threads warp at once, rasterio now and then looks at its own target before it is georeferenced.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.warp")
 
 
 def signer(signing: str) -> Callable[[str], str] | None:

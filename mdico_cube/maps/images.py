@@ -97,15 +97,18 @@ def true_color(series: Floats, seen: Bools, steps: tuple[str, ...], metres: floa
     """Red, green, blue of the best seen step with the strongest contrast, gaps filled with the median over time."""
     share = seen.mean(axis=(1, 2))
     contrast = [_contrast(red) for red in series[:, 0]]
-    best = int(np.argmax(np.where(share >= 0.95 * share.max(), contrast, -1.0)))
+    best = int(np.argmax(np.where(share >= 0.95 * share.max(), contrast, -np.inf)))
     filled = np.where(seen[best], series[best], over_time(np.nanmedian, series))
     return stretched(filled, common=True), f" ({steps[best][:7]})"
 
 
 def _contrast(values: Floats) -> float:
-    """Width of the middle 80 percent: leftover clouds and single bright roofs do not count."""
+    """Width of the middle 80 percent less the bright tail, which is where leftover cloud edges stand."""
     known = values[~np.isnan(values)]
-    return float(np.subtract(*np.percentile(known, (90, 10)))) if known.size else 0.0
+    if not known.size:
+        return -np.inf
+    low, high, tail = np.percentile(known, (10, 90, 99.5))
+    return float(high - low - (tail - high))
 
 
 def radar(series: Floats, seen: Bools, steps: tuple[str, ...], metres: float) -> tuple[Image, str]:
