@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdico_cube.colearn.bundle import Box, add_scores, save_bundle
+from mdico_cube.colearn.bundle import CONFIG, Box, add_scores, save_bundle
+from mdico_cube.colearn.bundle_config import read_config
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.trainer import fit
 from mdico_cube.cube.build import build_cube, check_free
@@ -22,7 +23,7 @@ from mdico_cube.maps.cog import write_cog
 from mdico_cube.maps.evaluate import evaluate as evaluate_maps
 from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores, Scores
-from mdico_cube.maps.write import map_path, write_map
+from mdico_cube.maps.write import is_stale, map_path, write_map
 from mdico_cube.patches.dataset import StoredWindows, make_loader
 from mdico_cube.patches.extract import extract_samples
 from mdico_cube.patches.labels import rasterize_labels
@@ -89,10 +90,7 @@ def sample(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> Pat
         MdicoError: no cube, an existing store without overwrite or resume, or a class without training windows.
     """
     places = Places(recipe.output)
-    if resume and not overwrite and places.samples.exists():
-        say(f"sample: {places.samples.name} stands, skipped")
-        return places.samples
-    return extract_samples(places.cube, places.samples, recipe.colearn.modalities, recipe.samples, overwrite)
+    return extract_samples(places.cube, places.samples, recipe.colearn.modalities, recipe.samples, overwrite, resume)
 
 
 def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list[Path]:
@@ -116,7 +114,7 @@ def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list
     if standing and not (overwrite or resume):
         raise MdicoError(f"{standing[0]}: exists already. Use --resume to go on or --overwrite to train again.")
     for method, seed, folders in wanted:
-        if resume and not overwrite and all(folder.exists() for folder in folders):
+        if resume and not overwrite and _are_current(recipe, places, folders):
             say(f"train: {method}, seed {seed} stands, skipped")
         else:
             _train_one(recipe, places, method, seed, resume and not overwrite)
@@ -143,6 +141,21 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
     )
     for name in section.modalities:
         save_bundle(places.bundle(method, seed, name), trained, name, bbox=_bbox(places.cube), overwrite=True)
+
+
+def _are_current(recipe: Recipe, places: Places, folders: Sequence[Path]) -> bool:
+    """True where every bundle stands and was trained on these samples with these options."""
+    if not all(folder.exists() for folder in folders):
+        return False
+    _check_samples(recipe, places)
+    store, wanted = open_samples(places.samples), recipe.colearn
+    for folder in folders:
+        config = read_config(folder / CONFIG)
+        options = {"methods": wanted.methods, "seeds": wanted.seeds}
+        same_options = config.colearn.model_copy(update=options) == wanted
+        if not (same_options and config.spec == store.inputs[config.modality] and config.classes == store.legend):
+            return False
+    return True
 
 
 def _check_samples(recipe: Recipe, places: Places) -> None:
@@ -173,11 +186,14 @@ def predict(recipe: Recipe, overwrite: bool = False, resume: bool = False, worke
         if not bundle.exists():
             raise MdicoError(f"{bundle}: there is no model. Train it with `mdico train`.")
         target = map_path(recipe.output, method, modality, seed)
+        stale = resume and is_stale(places.cube, bundle, target)
+        if stale:
+            say(f"predict: {target.name} was made from another model or cube, so it is made again")
         write_map(
             places.cube,
             bundle,
             target,
-            overwrite=overwrite,
+            overwrite=overwrite or stale,
             resume=resume,
             workers=workers,
             pixels=recipe.maps.pixels,

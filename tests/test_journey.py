@@ -77,6 +77,24 @@ def test_the_whole_journey(door: Door, recipe_file: Path, tmp_path: Path) -> Non
     assert (folder / "maps/mdico-sentinel1-seed0.tif").read_bytes() == before
 
 
+def test_resume_does_again_what_has_changed(recipe_facts: dict[str, Any]) -> None:
+    """New samples make bundles and maps stale; what has not changed is left alone."""
+    recipe_facts["colearn"] |= {"methods": ["independent"]}
+    mdico.run(mdico.parse_recipe(recipe_facts))
+    recipe_facts["samples"]["per_class"] = 20
+    recipe = mdico.parse_recipe(recipe_facts)
+    mdico.run(recipe, resume=True)
+    bundle = mdico.load_bundle(recipe.output / "bundles/independent/seed-0/sentinel1")
+    assert bundle.config.training.samples == 40
+    assert mdico.open_samples(recipe.output / "samples.zarr").class_counts(1) == (20, 20)
+    recipe_facts["colearn"] |= {"seeds": [0, 1]}
+    weights = recipe.output / "bundles/independent/seed-0/sentinel1/weights.safetensors"
+    stamp = weights.stat().st_mtime_ns
+    mdico.run(mdico.parse_recipe(recipe_facts), resume=True)
+    assert weights.stat().st_mtime_ns == stamp, "another seed does not train the first one again"
+    assert (recipe.output / "bundles/independent/seed-1/sentinel2").exists()
+
+
 def test_the_same_seed_gives_the_same_maps(recipe_facts: dict[str, Any], tmp_path: Path) -> None:
     maps = []
     for name in ("first", "second"):

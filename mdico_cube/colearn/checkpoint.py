@@ -16,6 +16,7 @@ import torch
 from mdico_cube.colearn.method import CoLearner
 from mdico_cube.colearn.trained import Row
 from mdico_cube.errors import MdicoError
+from mdico_cube.progress import say
 from mdico_cube.recipe import ColearnSection, TrainSection
 from mdico_cube.spec import InputSpec, LabelClass
 
@@ -47,12 +48,9 @@ def prepare(folder: Path, identity: str, resume: bool) -> dict[str, Any] | None:
     folder.mkdir(parents=True, exist_ok=True)
     card, last = folder / "run.json", folder / "last.ckpt"
     if resume and card.exists() and last.exists():
-        if json.loads(card.read_text(encoding="utf-8")).get("identity") != identity:
-            raise MdicoError(
-                f"{folder}: holds a training with other inputs, samples or options. "
-                "Train in another folder, or without resume to replace it."
-            )
-        return load(last)
+        if json.loads(card.read_text(encoding="utf-8")).get("identity") == identity:
+            return load(last)
+        say(f"{folder}: inputs, samples or options have changed, so training starts anew")
     for name in ("best.ckpt", "last.ckpt", "history.csv"):
         (folder / name).unlink(missing_ok=True)
     for name in ("logs", "tensorboard"):

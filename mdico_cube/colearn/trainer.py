@@ -59,11 +59,12 @@ def fit(
         class_counts: training samples of each class, in legend order.
         folder: where checkpoints and logs go.
         seed: of weights, order and dropout.
-        resume: go on from last.ckpt where there is one; otherwise start anew and replace what is there.
+        resume: go on from the last.ckpt of this very run where there is one; otherwise start anew and replace what is
+            there.
 
     Raises:
         MdicoError: unknown method, fewer than two modalities or classes, a class without samples, an empty loader,
-            diverged training, an unusable folder, checkpoint or device, or a folder that holds another run.
+            diverged training, or an unusable folder, checkpoint or device.
     """
     weights = balanced_weights(class_counts, [c.name for c in legend])
     maker = get_method(method)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,13 +62,10 @@ def build_cube(
     plan = plan or plan_build(recipe)
     for name, steps in plan.gaps().items():
         say(f"{name}: no scene in {', '.join(steps)}: these steps stay missing")
-    if path.exists() and overwrite:
-        with writing(path):
-            shutil.rmtree(path)
-    if path.exists():
+    if path.exists() and not overwrite:
         _check_same(path, plan)
     else:
-        _create(path, plan, recipe)
+        _create(path, plan, recipe, overwrite)
     jobs = [job for job in _jobs(plan) if not _is_done(path, job)]
     errors = [run_job(path, job, threads or os.cpu_count() or 1) for job in track(jobs, "build", len(jobs))]
     failed = [error for error in errors if error]
@@ -84,7 +80,7 @@ def check_free(path: Path, overwrite: bool, resume: bool) -> None:
         raise MdicoError(f"{path}: exists already. Use --resume to go on with it or --overwrite to replace it.")
 
 
-def _create(path: Path, plan: BuildPlan, recipe: Recipe) -> None:
+def _create(path: Path, plan: BuildPlan, recipe: Recipe, overwrite: bool) -> None:
     create_cube(
         path,
         plan.geobox,
@@ -93,6 +89,7 @@ def _create(path: Path, plan: BuildPlan, recipe: Recipe) -> None:
         recipe.store.shard,
         {"mdico_recipe": recipe.model_dump_json(exclude={"output"}), "mdico_version": __version__},
         ledger_shape=_shard_counts(plan),
+        overwrite=overwrite,
     )
 
 

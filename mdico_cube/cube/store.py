@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from zarr.codecs import ZstdCodec
 
-from mdico_cube.cube.ledger import create_ledger
+from mdico_cube.cube.ledger import Ledger, create_ledger
 from mdico_cube.errors import MdicoError
 from mdico_cube.schema import LABELS, STATIC, TEMPORAL, UNLABELLED, VERSION, check_cube
 from mdico_cube.spec import Array, Band, Bools, Floats, LabelClass, Modality, Storage
@@ -45,11 +46,12 @@ def create_cube(
     shard: int,
     attrs: Mapping[str, Any],
     ledger_shape: tuple[int, int],
+    overwrite: bool = False,
 ) -> None:
     """Write the metadata of a cube whose every pixel is still missing. No pixel is computed.
 
-    It carries an empty ledger with `ledger_shape` shards along y and x. It is made in
-    a folder beside `path` and renamed, so `path` is a whole cube or does not exist.
+    It carries an empty ledger with `ledger_shape` shards along y and x. It is made in a folder beside `path` and
+    renamed, so `path` is a whole cube or does not exist; with `overwrite` a cube that stands there goes last.
 
     Raises:
         MdicoError: the folder cannot be written.
@@ -72,6 +74,8 @@ def create_cube(
                 encoding=encoding,
             )
             create_ledger(draft, layer.modality.name, ledger_shape)
+        if overwrite and path.exists():
+            shutil.rmtree(path)
         draft.rename(path)
     _open_cached.cache_clear()
 
@@ -169,8 +173,14 @@ def write_labels(
     legend: Sequence[LabelClass],
     attrs: Mapping[str, Any],
 ) -> None:
-    """Write /labels: label (y, x) class index with 255 = unlabelled, and parcel (y, x) with 0 = none."""
+    """Write /labels: label (y, x) class index with 255 = unlabelled, and parcel (y, x) with 0 = none.
+
+    Nothing is written where the same labels stand already.
+    """
     reader = CubeReader(path)
+    facts = {**attrs, "legend": [asdict(entry) for entry in legend], "digest": _digest(label, group)}
+    if reader.has_labels and reader.label_facts == facts:
+        return
     side = (min(reader.shard, label.shape[0]), min(reader.shard, label.shape[1]))
     layers: dict[str, tuple[Array, int]] = {"label": (label, UNLABELLED)}
     if group is not None:
@@ -178,7 +188,7 @@ def write_labels(
     dataset = xr.Dataset(
         {name: (("y", "x"), values) for name, (values, _) in layers.items()},
         coords=_grid_coords(reader.geobox),
-        attrs={**attrs, "legend": [asdict(entry) for entry in legend]},
+        attrs=facts,
     )
     encoding = {
         name: {"chunks": side, "grid_mapping": GRID_MAPPING, "_FillValue": fill} for name, (_, fill) in layers.items()
@@ -186,6 +196,14 @@ def write_labels(
     with writing(path):
         dataset.to_zarr(path, group=LABELS, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
     _open_cached.cache_clear()
+
+
+def _digest(*arrays: Array | None) -> str:
+    """SHA-256 of the values of some arrays."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
 
 
 class CubeReader:
@@ -250,10 +268,29 @@ class CubeReader:
         return np.asarray(self._labels("parcel")[y, x]).astype(np.int32)
 
     @property
+    def has_labels(self) -> bool:
+        """True once the labels stand on the grid."""
+        return LABELS in self._root
+
+    @property
+    def label_facts(self) -> dict[str, Any]:
+        """Attributes of the labels: source, legend, digest."""
+        return dict(self._label_group.attrs)
+
+    @property
     def legend(self) -> tuple[LabelClass, ...]:
         """Classes of the labels, in index order."""
-        attrs: Any = self._label_group.attrs
-        return tuple(LabelClass(**entry) for entry in attrs["legend"])
+        return tuple(LabelClass(**entry) for entry in self.label_facts["legend"])
+
+    def identity(self, modalities: Sequence[str]) -> str:
+        """SHA-256 of what decides the pixels of these modalities and the labels: it changes when they are rebuilt."""
+        facts: list[Any] = [list(self.geobox.affine)[:6], self.shape, str(self.attrs["proj:code"])]
+        for name in modalities:
+            ledger = Ledger(self.path, name)
+            rows, columns = ledger.states().shape
+            facts.append([name, [ledger.read(row, column).digest for row in range(rows) for column in range(columns)]])
+        facts.append(self.label_facts if self.has_labels else {})
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array[Any]]:
@@ -261,7 +298,7 @@ class CubeReader:
 
     @property
     def _label_group(self) -> zarr.Group:
-        if LABELS not in self._root:
+        if not self.has_labels:
             raise MdicoError(f"{self.path}: has no labels. Run `mdico build` with a labels section.")
         group = self._root[LABELS]
         assert isinstance(group, zarr.Group)

@@ -75,6 +75,14 @@ def write_map(
     return target
 
 
+def is_stale(cube: Path, bundle: Path, target: Path) -> bool:
+    """True where a map lies that was made from another bundle or another cube."""
+    if not Path(target).exists():
+        return False
+    known, facts = _known(Path(target)), map_attrs(plan_map(cube, bundle))
+    return any(known.get(key) != facts[key] for key in ("bundle_digest", "cube_digest"))
+
+
 def map_path(out: Path, method: str, modality: str, seed: int) -> Path:
     """Where a run keeps the map of one method, sensor and seed; its GeoTIFF lies beside it."""
     return Path(out) / "maps" / f"{method}-{modality}-seed{seed}.zarr"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +18,7 @@ from zarr.codecs import ZstdCodec
 
 from mdico_cube.cube.store import CubeReader, Layer, describe_layer, open_reader, writing
 from mdico_cube.errors import MdicoError
-from mdico_cube.patches.samples import VERSION
+from mdico_cube.patches.samples import VERSION, origin
 from mdico_cube.patches.splits import TRAIN, Folds, split_folds
 from mdico_cube.patches.stats import RunningStats
 from mdico_cube.patches.windows import Ints, Windows, candidate_windows, draw_windows
@@ -40,18 +42,29 @@ class Group:
 
 
 def extract_samples(
-    cube: Path, target: Path, modalities: Sequence[str], section: SampleSection, overwrite: bool = False
+    cube: Path,
+    target: Path,
+    modalities: Sequence[str],
+    section: SampleSection,
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> Path:
     """Split the cube's labels, draw windows and cut them from every modality into `target` (Zarr v3).
 
-    The store is made beside its place and renamed: it is whole or it does not exist.
+    The store is made beside its place and renamed: it is whole or it does not exist. With `resume` a store that was
+    made from the same cube, labels and options is kept, and any other is drawn again.
 
     Raises:
         MdicoError: the store exists, the cube lacks labels or a modality, or a class has no training window.
     """
-    if target.exists() and not overwrite:
+    if target.exists() and not (overwrite or resume):
         raise MdicoError(f"{target}: exists already. Use --overwrite to draw the samples again.")
     reader = open_reader(cube)
+    if target.exists() and not overwrite:
+        if origin(target) == made_from(reader, modalities, section):
+            say("sample: the samples stand, skipped")
+            return target
+        say("sample: cube, labels or options have changed, so the samples are drawn again")
     layers = {name: reader.array(name) for name in modalities}
     label, folds = _folds(reader, section)
     drawn = draw_windows(candidate_windows(label, folds, section.patch), reader.legend, section)
@@ -83,6 +96,12 @@ def _folds(reader: CubeReader, section: SampleSection) -> tuple[npt.NDArray[np.u
     stored = np.where(label < 0, UNLABELLED, label).astype(np.uint8)
     parcel = reader.parcels(*whole)
     return stored, split_folds(stored, parcel, len(reader.legend), section)
+
+
+def made_from(reader: CubeReader, modalities: Sequence[str], section: SampleSection) -> str:
+    """SHA-256 of all that decides a samples store: pixels, labels, modalities and options."""
+    facts = [reader.identity(modalities), list(modalities), section.model_dump(mode="json")]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def group_windows(windows: Windows, chunk: int) -> list[Group]:
@@ -189,6 +208,7 @@ def _attrs(
 ) -> dict[str, Any]:
     return {
         "mdico_samples": VERSION,
+        "made_from": made_from(reader, tuple(facts), section),
         "cube": reader.path.name,
         "sampling": section.model_dump(mode="json"),
         "legend": [asdict(entry) for entry in reader.legend],

@@ -81,6 +81,14 @@ def open_samples(path: Path) -> SampleStore:
     )
 
 
+def origin(path: Path) -> str:
+    """What a samples store was made from, as `patches.extract.made_from` tells it; empty where it is not readable."""
+    try:
+        return str(_open(path).attrs.get("made_from", ""))
+    except MdicoError:
+        return ""
+
+
 def read_folds(path: Path) -> Folds:
     """The fold of every pixel of the cube's grid (y, x): 0 unused, 1 train, 2 validation, 3 test."""
     array = _open(path)["fold_map"]

@@ -176,3 +176,15 @@ def test_what_is_no_samples_store(tmp_path: Path, what: str) -> None:
 def test_a_cube_without_the_modality(cube: Path, tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(MdicoError, match="has no landsat"):
         extract_samples(cube, tmp_path / "s.zarr", ["landsat"], recipe.samples)
+
+
+def test_resume_keeps_what_is_current_and_draws_again_what_is_not(cube: Path, tmp_path: Path) -> None:
+    section = SampleSection(block=16, guard=1, per_class=30)
+    path = extract_samples(cube, tmp_path / "samples.zarr", NAMES, section)
+    stamp = (path / "zarr.json").stat().st_mtime_ns
+    extract_samples(cube, path, NAMES, section, resume=True)
+    assert (path / "zarr.json").stat().st_mtime_ns == stamp
+    extract_samples(cube, path, NAMES, section.model_copy(update={"per_class": 7}), resume=True)
+    assert open_samples(path).class_counts(1) == (7, 7)
+    extract_samples(cube, path, NAMES[:2], section, resume=True)
+    assert set(open_samples(path).inputs) == set(NAMES[:2])
