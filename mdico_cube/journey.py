@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -151,9 +152,10 @@ def _are_current(recipe: Recipe, places: Places, folders: Sequence[Path]) -> boo
     store, wanted = open_samples(places.samples), recipe.colearn
     for folder in folders:
         config = read_config(folder / CONFIG)
+        spec = store.inputs[config.modality]
         options = {"methods": wanted.methods, "seeds": wanted.seeds}
-        same_options = config.colearn.model_copy(update=options) == wanted
-        if not (same_options and config.spec == store.inputs[config.modality] and config.classes == store.legend):
+        came = (config.bands, config.steps, config.stats, config.classes, config.colearn.model_copy(update=options))
+        if came != (spec.modality.band_names, spec.steps, spec.stats, store.legend, wanted):
             return False
     return True
 
@@ -297,9 +299,17 @@ def prepare_demo(
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             write_region(folder / "region", region or DemoRegion())
-            template = pipeline_folder() / "demo.yml"
-            recipe_path.write_text(template.read_text(encoding="utf-8"), encoding="utf-8")
+            template = (pipeline_folder() / "demo.yml").read_text(encoding="utf-8")
+            recipe_path.write_text(_fitted(template, folder / "region"), encoding="utf-8")
     return load_recipe(recipe_path)
+
+
+def _fitted(template: str, region: Path) -> str:
+    """The demo's recipe with the bounds and the year of a region."""
+    card = json.loads((region / "region.json").read_text(encoding="utf-8"))
+    bounds = ", ".join(f"{edge:.0f}" for edge in card["bounds"])
+    text = re.sub(r"bounds: \[.*?\]", f"bounds: [{bounds}]", template)
+    return re.sub(r"\b\d{4}(-\d\d-\d\d)", rf"{card['year']:04d}\1", text)
 
 
 def pipeline_folder() -> Path:
