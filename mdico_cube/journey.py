@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
+
 from mdico_cube.colearn.bundle import CONFIG, Box, add_scores, save_bundle
 from mdico_cube.colearn.bundle_config import read_config
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.trainer import fit
 from mdico_cube.cube.build import build_cube, check_free
 from mdico_cube.cube.catalog import catalog_folder
+from mdico_cube.cube.lazy import lazy_scenes
 from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.store import open_reader, write_labels, writing
 from mdico_cube.demo.region import DemoRegion, write_region
@@ -67,6 +70,27 @@ def plan(recipe: Recipe) -> BuildPlan:
     """
     _check(recipe)
     return plan_build(recipe)
+
+
+def scenes(recipe: Recipe, modality: str, chunk: int = 512) -> xr.Dataset:
+    """Every scene of one modality on the cube's grid, lazily: (time, y, x) per asset in the source's counts.
+
+    One time step is one STAC item, named by the coordinate `item`; no offset is applied and no pixel is read yet. For
+    looking around before a build.
+
+    Args:
+        recipe: where, when and from which catalog.
+        modality: one of the recipe's modalities.
+        chunk: side of a Dask chunk in pixels.
+
+    Raises:
+        MdicoError: the recipe has no such modality, or nothing was found.
+    """
+    if modality not in recipe.modalities:
+        raise MdicoError(f"the recipe has no modality {modality!r}: it has {', '.join(recipe.modalities)}.")
+    planned = plan_build(recipe)
+    (layer,) = [layer for layer in planned.layers if layer.modality.name == modality]
+    return lazy_scenes(layer, planned.geobox, chunk)
 
 
 def build(recipe: Recipe, overwrite: bool = False, resume: bool = False, threads: int | None = None) -> Path:
@@ -334,5 +358,6 @@ __all__ = [
     "report",
     "run",
     "sample",
+    "scenes",
     "train",
 ]

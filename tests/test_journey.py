@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
+from conftest import toy_counts
 
 import mdico_cube as mdico
 from mdico_cube import cli
@@ -132,6 +133,16 @@ def test_the_paper_protocol_is_marked(recipe_facts: dict[str, Any], tmp_path: Pa
     assert bundle.config.training.samples == len(store.where(1, 2)), "the validation blocks train as well"
     mdico.predict(recipe)
     assert "paper" in json.dumps(mdico.evaluate(recipe).to_dict())
+
+
+def test_scenes_are_lazy_and_in_counts(recipe_facts: dict[str, Any]) -> None:
+    scenes = mdico.scenes(mdico.parse_recipe(recipe_facts), "sentinel2")
+    assert scenes["item"].values.tolist()[:2] == ["S2_20210105", "S2_20210115"]
+    assert set(scenes.data_vars) == {"B04", "B08", "SCL"}
+    assert scenes["B08"].chunks is not None, "nothing is read yet"
+    assert scenes["B08"].isel(time=8, y=3, x=4).compute().item() == toy_counts(3, 25, "B08")[3, 4] + 1000
+    with pytest.raises(mdico.MdicoError, match="has no modality 'landsat'"):
+        mdico.scenes(mdico.parse_recipe(recipe_facts), "landsat")
 
 
 BAD = [

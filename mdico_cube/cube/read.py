@@ -43,7 +43,7 @@ def open_scenes(
     assets: Sequence[str],
     geobox: GeoBox,
     *,
-    dtype: Mapping[str, str],
+    dtype: str,
     nodata: float | None,
     resampling: Mapping[str, str],
     signing: str = "none",
@@ -56,7 +56,7 @@ def open_scenes(
         items: scenes that touch the geobox.
         assets: asset keys to read.
         geobox: grid to read onto.
-        dtype: asset key -> type.
+        dtype: type the values are read as.
         nodata: source value that means no data; None takes what the item declares.
         resampling: asset key -> method.
         signing: who signs the addresses.
@@ -72,7 +72,7 @@ def open_scenes(
         bands=list(assets),
         geobox=geobox,
         groupby="id",
-        dtype=dict(dtype),
+        dtype=dtype,
         nodata=nodata,
         resampling=dict(resampling),
         chunks=chunks,
@@ -87,13 +87,13 @@ def read_scenes(
     assets: Sequence[str],
     geobox: GeoBox,
     *,
-    dtype: Mapping[str, str],
+    dtype: str,
     nodata: float | None,
     resampling: Mapping[str, str],
     signing: str,
     threads: int,
 ) -> Array:
-    """Raw values (item, asset, y, x) of scenes whose assets share one type; see `open_scenes`.
+    """Raw values (item, asset, y, x); see `open_scenes`.
 
     Raises:
         MdicoError: a file cannot be read; the text names item and asset.

@@ -1,0 +1,66 @@
+"""A cube in, what its ledger tells out: per modality, how many shards stand, what was observed, what failed and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdico_cube.cube.ledger import DONE, FAILED, MISSING, Ledger
+from mdico_cube.cube.store import open_reader
+
+_NAMES = {DONE: "done", FAILED: "failed", MISSING: "missing"}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStatus:
+    """One modality of a cube."""
+
+    modality: str
+    done: int
+    """Shards that stand."""
+    failed: int
+    missing: int
+    valid_fraction: float
+    """Mean share of (step, pixel) observed, over the shards that stand; 0 where none does."""
+    items: int
+    """Different STAC items read."""
+    offsets: dict[str, int]
+    """Offset and reason -> items it was applied to."""
+    seconds: float
+    """Time spent on the shards that stand."""
+    bytes_written: int
+    """Before compression."""
+    errors: dict[str, str]
+    """Shard "row,column" -> why it failed."""
+
+
+def inspect_cube(path: Path) -> list[LayerStatus]:
+    """The state of every modality of a cube.
+
+    Raises:
+        MdicoError: there is no cube.
+    """
+    return [_status(Path(path), name) for name in open_reader(path).modalities]
+
+
+def _status(path: Path, modality: str) -> LayerStatus:
+    ledger = Ledger(path, modality)
+    states = ledger.states()
+    rows, columns = states.shape
+    entries = {(row, column): ledger.read(row, column) for row in range(rows) for column in range(columns)}
+    standing = [entry for entry in entries.values() if entry.state == DONE]
+    offsets = {item: why for entry in standing for item, why in entry.offsets.items()}
+    count = Counter(_NAMES[entry.state] for entry in entries.values())
+    return LayerStatus(
+        modality=modality,
+        done=count["done"],
+        failed=count["failed"],
+        missing=count["missing"],
+        valid_fraction=sum(entry.valid_fraction for entry in standing) / max(1, len(standing)),
+        items=len({item for entry in standing for item in entry.items}),
+        offsets=dict(Counter(offsets.values()).most_common()),
+        seconds=sum(entry.seconds for entry in standing),
+        bytes_written=sum(entry.bytes_written for entry in standing),
+        errors={f"{row},{column}": entry.error for (row, column), entry in entries.items() if entry.state == FAILED},
+    )

@@ -1,0 +1,30 @@
+"""A planned modality in, its scenes as a lazy Dataset out: for people who look around before a build."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from mdico_cube.cube.plan import LayerPlan
+from mdico_cube.cube.read import open_scenes
+
+
+def lazy_scenes(layer: LayerPlan, geobox: GeoBox, chunk: int) -> xr.Dataset:
+    """Scenes of a modality as (time, y, x) per asset, in the source's counts, chunked with Dask and not yet read."""
+    quality = (layer.source.quality,) if layer.source.quality and layer.source.quality not in layer.assets else ()
+    assets = (*layer.assets, *quality)
+    items = [scene.item for scene in layer.scenes]
+    dataset = open_scenes(
+        items,
+        assets,
+        geobox,
+        dtype=layer.sensor.raw_dtype,
+        nodata=layer.source.nodata,
+        resampling=dict.fromkeys(assets, "nearest"),
+        signing=layer.signing,
+        chunks={"x": chunk, "y": chunk},
+    )
+    names = np.array([item.id for item in items], dtype=object)
+    steps = np.array([layer.steps[scene.step] for scene in layer.scenes], dtype=object)
+    return dataset.assign_coords(item=("time", names), step=("time", steps))
