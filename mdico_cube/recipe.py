@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -13,12 +15,22 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.spec import LabelClass, Period
 
 Reducer = Literal["median", "mean", "first"]
+Precision = Literal["32-true", "bf16"]
+MapOutput = Literal["probabilities", "entropy", "observations"]
+Code = Annotated[int, Field(ge=0, le=15)]
+Dilation = Annotated[int, Field(ge=0, le=64)]
 
 
 class Section(BaseModel):
     """A part of a recipe: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _no_twice(values: Sequence[object]) -> None:
+    twice = [str(value) for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise ValueError(f"names {', '.join(twice)} twice: name each once")
 
 
 class Area(Section):
@@ -45,6 +57,10 @@ class Area(Section):
         box = self.bbox or self.bounds
         if box is not None and (box[0] >= box[2] or box[1] >= box[3]):
             raise ValueError(f"must run from the lower left to the upper right corner, came {list(box)}")
+        if self.bbox is not None and not (
+            self.bbox[0] >= -180 and self.bbox[2] <= 180 and max(map(abs, self.bbox[1::2])) <= 90
+        ):
+            raise ValueError(f"bbox is in degrees of longitude and latitude, came {list(self.bbox)}")
         return self
 
 
@@ -87,6 +103,11 @@ class Source(Section):
     """Source value that means no data, where the asset does not say."""
     query: dict[str, Any] = {}
     """Item properties that must be equal, for example {"sat:orbit_state": "descending"}."""
+    hide: tuple[Code, ...] | None = None
+    """Classes (Sentinel-2 SCL) or bits (Landsat QA_PIXEL) of the quality layer that hide the ground; null takes the
+    sensor's own."""
+    dilate: Dilation = 0
+    """Pixels of the cube's grid by which hidden ground is widened."""
 
 
 class SourceOverride(Section):
@@ -98,6 +119,8 @@ class SourceOverride(Section):
     offset: Literal["baseline", "declared", "none"] | None = None
     nodata: float | None = None
     query: dict[str, Any] | None = None
+    hide: tuple[Code, ...] | None = None
+    dilate: Dilation | None = None
 
 
 class ModalitySection(Section):
@@ -109,6 +132,14 @@ class ModalitySection(Section):
     """How the observations of one step become one value; null takes the sensor's default."""
     source: SourceOverride = SourceOverride()
     """Changes to the catalog's description of this modality."""
+
+    @field_validator("bands")
+    @classmethod
+    def _some(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and not value:
+            raise ValueError("name at least one band, or leave bands out for the sensor's default set")
+        _no_twice(value or ())
+        return value
 
 
 class StoreSection(Section):
@@ -152,6 +183,13 @@ class LabelSection(Section):
     classes: Annotated[tuple[ClassSection, ...], Field(min_length=1, max_length=255)]
     """Classes in map order: the first is written as 1. Values in the file that are not listed count as unlabelled."""
 
+    @field_validator("classes")
+    @classmethod
+    def _each_once(cls, value: tuple[ClassSection, ...]) -> tuple[ClassSection, ...]:
+        _no_twice([entry.name for entry in value])
+        _no_twice([str(entry.key) for entry in value])
+        return value
+
     @property
     def legend(self) -> tuple[LabelClass, ...]:
         """Classes with map values 1, 2, 3, ... ; 0 is never used, 255 is nodata."""
@@ -175,7 +213,7 @@ class SampleSection(Section):
     """Share of blocks held out for the scores."""
     min_valid: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Windows with a smaller valid fraction (steps x pixels) in any modality are left out."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Seed of split and draw."""
 
     @model_validator(mode="after")
@@ -188,7 +226,8 @@ class SampleSection(Section):
 class EncoderSection(Section):
     """The network that turns a series into an embedding."""
 
-    name: Literal["tempcnn"] = "tempcnn"
+    name: str = "tempcnn"
+    """tempcnn, ltae or gru; a name that is not known is refused before anything is read."""
     width: Annotated[int, Field(ge=2, multiple_of=2)] = 128
     """Embedding width d."""
     hidden: Annotated[int, Field(ge=1)] = 128
@@ -198,6 +237,8 @@ class EncoderSection(Section):
     kernel: Annotated[int, Field(ge=1)] = 5
     """Length of each convolution in time steps; odd."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    heads: Annotated[int, Field(ge=1)] = 8
+    """Attention heads (ltae)."""
 
 
 class MDiCoSection(Section):
@@ -218,6 +259,47 @@ class MDiCoSection(Section):
     """At most this many pixels of a batch enter the contrastive loss (patches have B x H x W of them)."""
 
 
+class FullCoSection(Section):
+    """Options of FullCo and Co-Miss (poster, Mena et al. 2025)."""
+
+    contrastive: Annotated[float, Field(ge=0)] = 1.0
+    modality: Annotated[float, Field(ge=0)] = 1.0
+    collaboration: Annotated[float, Field(ge=0)] = 1.0
+    """Weights of the losses beside the main one; 0 switches one off."""
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Of the distillation."""
+    contrast_temperature: Annotated[float, Field(gt=0)] = 0.1
+    """Of NT-Xent."""
+    contrast_pixels: Annotated[int, Field(ge=2)] = 1024
+    """At most this many pixels of a batch enter the contrastive loss."""
+
+
+class DSensDSection(Section):
+    """Options of DSensD+ (Mena et al., IEEE Access 2025)."""
+
+    distillation: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the distillation; 0 switches it off."""
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Of the distillation."""
+
+
+class TiMMILSection(Section):
+    """Options of the TiMMIL-like transformer."""
+
+    heads: Annotated[int, Field(ge=1)] = 8
+    """Attention heads; the encoder's width must be a multiple."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4
+
+
+class DisCoMSection(Section):
+    """Options of DisCoM-KD (Ienco and Dantas, BMVC 2024)."""
+
+    adversarial: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the adversary that must not tell the modalities apart by their shared space."""
+    orthogonal: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the overlap between the spaces."""
+
+
 class TrainSection(Section):
     """The training loop."""
 
@@ -231,6 +313,9 @@ class TrainSection(Section):
     """Epochs without a better validation loss before training stops."""
     min_delta: Annotated[float, Field(ge=0)] = 0.01
     """What counts as better."""
+    keep: Literal["best", "last"] = "best"
+    """"best" stops early and keeps the epoch with the lowest validation loss; "last" runs every epoch and keeps the
+    last one's weights, as suits the one-cycle schedule."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
@@ -242,13 +327,23 @@ class ColearnSection(Section):
     modalities: tuple[str, ...]
     """At least two: each is trained with the others and then predicts alone."""
     methods: Annotated[tuple[str, ...], Field(min_length=1)] = ("independent", "mdico")
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     protocol: Literal["honest", "paper"] = "honest"
     """"honest" stops early on an inner validation split; "paper" on the scored fold, only to compare with
     published figures."""
     encoder: EncoderSection = EncoderSection()
     mdico: MDiCoSection = MDiCoSection()
+    fullco: FullCoSection = FullCoSection()
+    dsensd: DSensDSection = DSensDSection()
+    timmil: TiMMILSection = TiMMILSection()
+    discom: DisCoMSection = DisCoMSection()
     train: TrainSection = TrainSection()
+
+    @field_validator("methods", "seeds")
+    @classmethod
+    def _each_once(cls, value: tuple[object, ...]) -> tuple[object, ...]:
+        _no_twice(value)
+        return value
 
     @field_validator("modalities")
     @classmethod
@@ -258,6 +353,7 @@ class ColearnSection(Section):
                 f"co-learning needs at least two different modalities, came {list(value)}: "
                 "add another modality of the cube"
             )
+        _no_twice(value)
         return value
 
 
@@ -272,6 +368,11 @@ class MapSection(Section):
     """Map with the first seed's model or with every seed's (scores then come with a spread)."""
     pixels: Annotated[int, Field(ge=1)] = 1024
     """Pixels that go through the model at once: small enough to stay in the processor's cache."""
+    precision: Precision = "32-true"
+    """Arithmetic of the model: bf16 is about twice as fast where the processor knows it and changes a few classes; the
+    share is measured on the validation windows and written into the bundle's scores and the map's attributes."""
+    outputs: tuple[MapOutput, ...] = ()
+    """A map's extras beside class and confidence: probabilities and entropy in percent, observations = valid steps."""
 
 
 class Recipe(Section):
@@ -302,13 +403,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _known_modalities(self) -> Self:
-        for where, names in (("colearn", self.colearn.modalities), ("maps", self.maps.modalities or ())):
-            missing = [name for name in names if name not in self.modalities]
+        for where, names, known, whose in (
+            ("colearn.modalities", self.colearn.modalities, tuple(self.modalities), "the recipe's modalities do"),
+            ("maps.modalities", self.maps.modalities or (), self.colearn.modalities, "colearn.modalities does"),
+            ("maps.methods", self.maps.methods or (), self.colearn.methods, "colearn.methods does"),
+        ):
+            missing = [name for name in names if name not in known]
             if missing:
-                raise ValueError(
-                    f"{where}.modalities names {', '.join(missing)}, which the recipe's modalities do not list "
-                    f"({', '.join(self.modalities)})"
-                )
+                raise ValueError(f"{where} names {', '.join(missing)}, which {whose} not list ({', '.join(known)})")
+        if self.colearn.protocol == "honest" and self.samples.validation == 0:
+            raise ValueError("samples.validation is 0, but the honest protocol stops training on validation blocks")
         return self
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.tseries.frequencies import to_offset
 
 from mdico_cube.errors import MdicoError
 
@@ -125,14 +126,17 @@ class Period:
             MdicoError: the period is empty or the step is no pandas offset.
         """
         first, stop = pd.Timestamp(self.start), pd.Timestamp(self.end) + pd.Timedelta(days=1)
+        if first >= stop:
+            raise MdicoError(f"period: start {self.start} must come before end {self.end}.")
         try:
             starts = pd.date_range(first, stop, freq=self.step, inclusive="left")
-        except ValueError as error:
+            forward = first + to_offset(self.step) >= first + pd.Timedelta(days=1)
+        except (ValueError, ZeroDivisionError) as error:
             raise MdicoError(
                 f"period.step {self.step!r} is no pandas offset: use 'MS' for months or '10D' for ten days."
             ) from error
-        if first >= stop:
-            raise MdicoError(f"period: start {self.start} must come before end {self.end}.")
+        if not forward:
+            raise MdicoError(f"period.step {self.step!r} must move on by a day or more: use 'MS' or '10D'.")
         edges = starts if len(starts) and starts[0] == first else starts.insert(0, first)
         return pd.DatetimeIndex([*edges, stop])
 

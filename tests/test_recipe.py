@@ -41,6 +41,18 @@ def changed(facts: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("samples.validation", 0.8, "must leave blocks for training"),
         ("store.chunk", 48, "shard (32) must be a multiple of chunk (48)"),
         ("name", "a/b", "name"),
+        ("area", {"bbox": [200, 50, 201, 51]}, "bbox is in degrees"),
+        ("area.bounds", [float("nan"), 0, 1, 1], "area.bounds.0"),
+        ("modalities.sentinel2.bands", [], "name at least one band"),
+        ("modalities.sentinel2.bands", ["B04", "B04"], "names B04 twice"),
+        ("colearn.seeds", [-1], "colearn.seeds.0"),
+        ("colearn.seeds", [1, 1], "names 1 twice"),
+        ("colearn.modalities", ["sentinel1", "sentinel2", "sentinel1"], "names sentinel1 twice"),
+        ("samples.seed", -1, "samples.seed"),
+        ("samples.validation", 0, "the honest protocol stops training on validation blocks"),
+        ("maps", {"modalities": ["dem"]}, "maps.modalities names dem, which colearn.modalities does not list"),
+        ("maps", {"methods": ["fusion"]}, "maps.methods names fusion, which colearn.methods does not list"),
+        ("labels.classes", [{"name": "a"}, {"name": "a"}], "names a twice"),
     ],
 )
 def test_a_bad_recipe_gets_a_sentence(recipe_facts: dict[str, Any], path: str, value: Any, sentence: str) -> None:

@@ -52,7 +52,13 @@ def test_steps_cover_the_period_without_a_gap(period: Period, steps: int) -> Non
     assert edges.is_unique
 
 
-@pytest.mark.parametrize("period", [Period("2021-02-01", "2021-01-01"), Period("2021-01-01", "2021-02-01", "zebra")])
+@pytest.mark.parametrize(
+    "period",
+    [
+        Period("2021-02-01", "2021-01-01"),
+        *(Period("2021-01-01", "2021-02-01", step) for step in ("zebra", "0D", "-1D", "12h", "")),
+    ],
+)
 def test_an_impossible_period_is_refused(period: Period) -> None:
     with pytest.raises(MdicoError, match="period"):
         period.edges()
