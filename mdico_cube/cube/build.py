@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -19,11 +19,13 @@ from mdico_cube.cube.grid import Shard
 from mdico_cube.cube.ledger import DONE, FAILED, Entry, Ledger
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
 from mdico_cube.cube.read import read_scenes
-from mdico_cube.cube.store import create_cube, open_reader, writing
+from mdico_cube.cube.store import create_cube, keep_recipe, open_reader, writing
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say, track
 from mdico_cube.recipe import Recipe
-from mdico_cube.sensors.sensor import Radiometry
+from mdico_cube.sensors.offsets import dark_floor, judge_floors
+from mdico_cube.sensors.quality import seen
+from mdico_cube.sensors.sensor import declared
 from mdico_cube.spec import Array, Bools
 
 
@@ -62,11 +64,13 @@ def build_cube(
     plan = plan or plan_build(recipe)
     for name, steps in plan.gaps().items():
         say(f"{name}: no scene in {', '.join(steps)}: these steps stay missing")
+    jobs = _jobs(plan)
     if path.exists() and not overwrite:
         _check_same(path, plan)
+        keep_recipe(path, recipe.model_dump_json(exclude={"output"}))
     else:
         _create(path, plan, recipe, overwrite)
-    jobs = [job for job in _jobs(plan) if not _is_done(path, job)]
+    jobs = _unfinished(path, jobs)
     errors = [run_job(path, job, threads or os.cpu_count() or 1) for job in track(jobs, "build", len(jobs))]
     failed = [error for error in errors if error]
     if failed:
@@ -118,9 +122,14 @@ def _jobs(plan: BuildPlan) -> list[Job]:
     ]
 
 
-def _is_done(path: Path, job: Job) -> bool:
-    entry = Ledger(path, job.layer.modality.name).read(job.shard.row, job.shard.column)
-    return entry.state == DONE and entry.digest == job.digest
+def _unfinished(path: Path, jobs: list[Job]) -> list[Job]:
+    """Jobs whose shard is missing, failed or stale."""
+    standing = {job.layer.modality.name: Ledger(path, job.layer.modality.name).digests() for job in jobs}
+    return [
+        job
+        for job in jobs
+        if standing[job.layer.modality.name][job.shard.row, job.shard.column].tobytes() != job.digest.encode()
+    ]
 
 
 def run_job(path: Path, job: Job, threads: int) -> str:
@@ -130,8 +139,9 @@ def run_job(path: Path, job: Job, threads: int) -> str:
     ledger = Ledger(path, name, mode="r+")
     scenes = job.layer.scenes_of(job.block)
     ids = tuple(scene.item.id for scene in scenes)
+    floors: dict[str, float] = {}
     try:
-        stored = compute_block(job.layer, job.block, threads)
+        stored = compute_block(job.layer, job.block, threads, floors)
     except MdicoError as error:
         with writing(path):
             ledger.record(job.shard.row, job.shard.column, Entry(FAILED, job.digest, ids, error=str(error)))
@@ -140,12 +150,14 @@ def run_job(path: Path, job: Job, threads: int) -> str:
     with writing(path):
         array = zarr.open_group(path, mode="r+", zarr_format=3)[f"{name}/{job.layer.modality.variable}"]
         assert isinstance(array, zarr.Array)
+        ledger.forget(job.shard.row, job.shard.column)
         array[..., job.shard.y, job.shard.x] = stored if job.layer.modality.temporal else stored[0]
         entry = Entry(
             DONE,
             job.digest,
             ids,
-            offsets=_offsets(job.layer, scenes),
+            offsets=_offsets(job.layer, scenes, floors),
+            floors={item: round(floor, 4) for item, floor in floors.items() if np.isfinite(floor)},
             valid_fraction=float(observed.all(axis=1).mean()),
             seconds=round(time.monotonic() - start, 3),
             bytes_written=stored.nbytes,
@@ -155,20 +167,31 @@ def run_job(path: Path, job: Job, threads: int) -> str:
     return ""
 
 
-def _offsets(layer: LayerPlan, scenes: Sequence[Scene]) -> dict[str, str]:
-    rules = {scene.item.id: _radiometry(layer, scene) for scene in scenes}
-    return {name: f"{rule.offset:+g} ({rule.reason})" for name, rule in rules.items()}
+def _offsets(layer: LayerPlan, scenes: Sequence[Scene], floors: Mapping[str, float]) -> dict[str, str]:
+    """Item -> offset, why, and what the offset sentinel has against it."""
+    rules = {scene.item.id: layer.radiometry(scene) for scene in scenes}
+    sentinel = layer.sensor.sentinel
+    doubts = judge_floors(floors, {s.item.id: sentinel.era(s.item.properties) for s in scenes}) if sentinel else {}
+    if doubts:
+        name, doubt = next(iter(sorted(doubts.items())))
+        say(f"{layer.modality.name}: the offset of {len(doubts)} scenes looks wrong, such as {name}: {doubt}")
+    return {
+        name: f"{rule.offset:+g} ({rule.reason}){f' - {doubts[name]}' if name in doubts else ''}"
+        for name, rule in rules.items()
+    }
 
 
-def _radiometry(layer: LayerPlan, scene: Scene) -> Radiometry:
-    asset = scene.item.assets[layer.assets[0]]
-    return layer.sensor.radiometry(scene.item.id, scene.item.properties, asset.extra_fields, layer.source)
-
-
-def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1) -> Array:
+def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, floors: dict[str, float] | None = None) -> Array:
     """Stored values (T, C, h, w) of one modality on any block of the cube's grid.
 
-    The values do not depend on how the grid is cut into blocks.
+    Where source and grid share a CRS, the values do not depend on how the grid is cut into blocks. Scenes of another
+    zone are warped by GDAL, whose positions may differ by up to an eighth of a source pixel between blocks.
+
+    Args:
+        layer: what to compute.
+        block: where.
+        threads: files read at once.
+        floors: filled with item id -> dark floor for sensors whose offset is watched.
     """
     sensor, bands = layer.sensor, layer.modality.band_names
     padded = block.pad(sensor.halo) if sensor.halo else block
@@ -176,7 +199,7 @@ def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1) -> Array:
     out = np.full((len(layer.steps), len(bands), *block.shape), layer.modality.storage.missing)
     out = out.astype(layer.modality.storage.dtype)
     for step, group in groupby(scenes, key=lambda scene: scene.step):
-        work, observed = _composite(layer, list(group), padded, threads)
+        work, observed = _composite(layer, list(group), padded, threads, floors)
         stored = sensor.finish(work, observed)
         if sensor.derive is not None:
             every = sensor.derive(stored[0], *_metres(block))
@@ -185,17 +208,22 @@ def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1) -> Array:
     return out
 
 
-def _composite(layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: int) -> tuple[Array, Bools]:
+def _composite(
+    layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: int, floors: dict[str, float] | None
+) -> tuple[Array, Bools]:
     """Scenes of one step to one composite: calibrated per item, fused per overpass, reduced over overpasses."""
     sensor = layer.sensor
-    raw, clear = _read(layer, scenes, geobox, threads)
+    raw, clear = _read(layer, scenes, geobox, threads), _read_seen(layer, scenes, geobox, threads)
     nodata = _nodata(layer, scenes)
     passes: list[tuple[Array, Bools]] = []
     calibrated = []
     for i, scene in enumerate(scenes):
-        work, observed = sensor.calibrate(raw[i], nodata, _radiometry(layer, scene))
-        if clear is not None and sensor.clear is not None:
-            observed = observed & sensor.clear(clear[i])
+        rule = layer.radiometry(scene)
+        work, observed = sensor.calibrate(raw[i], nodata, rule)
+        if clear is not None:
+            observed = observed & clear[i]
+        if floors is not None and sensor.sentinel is not None:
+            floors[scene.item.id] = dark_floor(raw[i], observed, sensor.sentinel.scale, rule.offset)
         calibrated.append((scene.overpass, work, observed))
     for _, group in groupby(calibrated, key=lambda one: one[0]):
         members = list(group)
@@ -203,43 +231,52 @@ def _composite(layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: i
     return reduce_step([work for work, _ in passes], [observed for _, observed in passes], layer.reducer)
 
 
-def _read(layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: int) -> tuple[Array, Array | None]:
-    items = [scene.item for scene in scenes]
-    read_bands = layer.sensor.reads or layer.modality.band_names
-    methods = {band.name: band.resampling for band in layer.sensor.modality.bands}
-    raw = read_scenes(
-        items,
+def _read(layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: int) -> Array:
+    """Raw counts (N, C, h, w), one plane per scene."""
+    sensor, read_bands = layer.sensor, layer.sensor.reads or layer.modality.band_names
+    metres = abs(geobox.resolution.y) * (110_574 if geobox.crs is not None and geobox.crs.geographic else 1)
+    methods = {
+        band.name: "average" if metres >= 2 * sensor.gsd.get(band.name, np.inf) else band.resampling
+        for band in sensor.modality.bands
+    }
+    return read_scenes(
+        [scene.item for scene in scenes],
         layer.assets,
         geobox,
-        dtype=dict.fromkeys(layer.assets, layer.sensor.raw_dtype),
+        dtype=layer.sensor.raw_dtype,
         nodata=_nodata(layer, scenes),
         resampling={asset: methods[band] for asset, band in zip(layer.assets, read_bands, strict=True)},
         signing=layer.signing,
         threads=threads,
     )
-    quality = layer.source.quality
-    if quality is None or layer.sensor.clear is None:
-        return raw, None
-    clear = read_scenes(
-        items,
-        [quality],
-        geobox,
-        dtype={quality: "uint8"},
-        nodata=0,
-        resampling={quality: "nearest"},
+
+
+def _read_seen(layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: int) -> Array | None:
+    """(N, h, w) True where each scene saw the ground; None where the source has no quality layer.
+
+    The layer is read wider than the block by the dilation, so that a cloud beyond the edge is widened into it.
+    """
+    rule, dilate = layer.sensor.quality, layer.source.dilate
+    if rule is None or not layer.quality_assets:
+        return None
+    values = read_scenes(
+        [scene.item for scene in scenes],
+        layer.quality_assets,
+        geobox.pad(dilate) if dilate else geobox,
+        dtype=rule.dtype,
+        nodata=rule.missing,
+        resampling=dict.fromkeys(layer.quality_assets, "nearest"),
         signing=layer.signing,
         threads=threads,
     )
-    return raw, clear[:, 0]
+    return np.stack([seen(plane[0], rule, layer.hides, dilate) for plane in values])
 
 
 def _nodata(layer: LayerPlan, scenes: list[Scene]) -> float:
     """The source's no-data value: the catalog file's, else what the item declares, else 0."""
     if layer.source.nodata is not None:
         return layer.source.nodata
-    fields = scenes[0].item.assets[layer.assets[0]].extra_fields
-    declared = (fields.get("raster:bands") or fields.get("bands") or [fields])[0].get("nodata", 0)
-    return float(declared)
+    return float(declared(scenes[0].item.assets[layer.assets[0]].extra_fields).get("nodata") or 0)
 
 
 def _metres(block: GeoBox) -> tuple[float, float]:

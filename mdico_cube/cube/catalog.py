@@ -61,7 +61,8 @@ def source_for(catalog: CatalogFile, recipe: Recipe, modality: str) -> Source:
         MdicoError: the catalog does not have the modality and the recipe names no collection.
     """
     base = catalog.modalities.get(modality)
-    changes = recipe.modalities[modality].source.model_dump(exclude_unset=True)
+    said = recipe.modalities[modality].source.model_dump(exclude_unset=True)
+    changes = {key: value for key, value in said.items() if value is not None or _may_be_null(key)}
     if base is None:
         if "collection" not in changes:
             raise MdicoError(
@@ -70,3 +71,7 @@ def source_for(catalog: CatalogFile, recipe: Recipe, modality: str) -> Source:
             )
         return Source.model_validate(changes)
     return base.model_copy(update=changes)
+
+
+def _may_be_null(key: str) -> bool:
+    return Source.model_fields[key].default is None

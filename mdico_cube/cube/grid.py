@@ -22,15 +22,22 @@ def grid_for(area: Area) -> GeoBox:
     """
     region = _region(area)
     crs = CRS.utm(region) if area.crs == "auto" else _crs(area.crs)
+    if crs.geographic and area.resolution > 1:
+        raise MdicoError(
+            f"area.resolution {area.resolution:g} is in degrees, as {area.crs} is. Use 0.0001 or another CRS."
+        )
     extent = region.to_crs(crs, resolution=_densify(region)).boundingbox
     return GeoBox.from_bbox(extent, crs=crs, resolution=area.resolution, tight=False)
 
 
 def _crs(code: str) -> CRS:
     try:
-        return CRS(code)
+        crs = CRS(code)
     except Exception as error:
         raise MdicoError(f"area.crs {code!r}: is no known CRS. Write a code such as EPSG:32631.") from error
+    if not (crs.projected or crs.geographic):
+        raise MdicoError(f"area.crs {code!r}: is no CRS of a map. Write a code such as EPSG:32631.")
+    return crs
 
 
 def _region(area: Area) -> Geometry:
@@ -45,6 +52,8 @@ def _region(area: Area) -> Geometry:
         extents = [Geometry(geometry, "EPSG:4326").boundingbox for geometry in geometries]
         if not extents:
             raise ValueError("it has no geometry")
+        if any(max(abs(e.left), abs(e.right)) > 180 or max(abs(e.bottom), abs(e.top)) > 90 for e in extents):
+            raise ValueError("its coordinates are not degrees")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise MdicoError(
             f"area.geojson {area.geojson}: cannot be read as GeoJSON ({error}). Give a GeoJSON file in degrees."

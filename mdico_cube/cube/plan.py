@@ -19,16 +19,19 @@ from odc.geo.geom import Geometry
 
 from mdico_cube.cube.catalog import CatalogFile, load_catalog, source_for
 from mdico_cube.cube.grid import Shard, grid_for, shards
+from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
 from mdico_cube.cube.search import catalog_href, item_time, longitude, search_items
 from mdico_cube.cube.store import Layer
 from mdico_cube.errors import MdicoError
+from mdico_cube.progress import say
 from mdico_cube.recipe import Recipe, Reducer, Source
+from mdico_cube.sensors.quality import hidden_by
 from mdico_cube.sensors.registry import get_sensor
-from mdico_cube.sensors.sensor import Sensor
+from mdico_cube.sensors.sensor import Radiometry, Sensor
 from mdico_cube.spec import Modality
 
-RULES = 1
+RULES = 2
 """Raised whenever the same items and options would give other pixels; it makes older shards stale."""
 
 
@@ -70,6 +73,16 @@ class LayerPlan:
         return tuple(self.source.assets.get(band, band) for band in bands)
 
     @property
+    def quality_assets(self) -> tuple[str, ...]:
+        """Asset key of the quality layer, or nothing where there is none."""
+        return (self.source.quality,) if self.source.quality and self.sensor.quality else ()
+
+    @property
+    def hides(self) -> tuple[int, ...]:
+        """Classes or bits of the quality layer that hide the ground."""
+        return hidden_by(self.modality.name, self.sensor.quality, self.source)
+
+    @property
     def per_step(self) -> tuple[int, ...]:
         """Scenes in each step."""
         count = Counter(scene.step for scene in self.scenes)
@@ -79,18 +92,32 @@ class LayerPlan:
         """Scenes whose footprint touches a block."""
         return tuple(scene for scene in self.scenes if scene.footprint.intersects(geobox.extent))
 
+    def radiometry(self, scene: Scene) -> Radiometry:
+        """How one scene's counts become physical values.
+
+        Raises:
+            MdicoError: the item does not carry what the source's offset policy needs.
+        """
+        fields = scene.item.assets[self.assets[0]].extra_fields
+        return self.sensor.radiometry(scene.item.id, scene.item.properties, fields, self.source)
+
     def digest(self, geobox: GeoBox) -> str:
         """SHA-256 of everything that decides the pixels of a block."""
-        assets = (*self.assets, *((self.source.quality,) if self.source.quality else ()))
+        assets = (*self.assets, *self.quality_assets)
         facts = {
             "rules": RULES,
             "modality": [self.modality.name, self.modality.band_names, repr(self.modality.storage)],
             "steps": self.steps,
             "reducer": self.reducer,
             "source": self.source.model_dump(),
+            "hides": self.hides,
             "grid": [str(geobox.crs), list(geobox.affine)[:6], list(geobox.shape)],
             "items": [
-                [scene.item.id, scene.step, [scene.item.assets[key].href.split("?")[0] for key in assets]]
+                [
+                    *(scene.item.id, scene.step, str(scene.overpass)),
+                    *(self.radiometry(scene).scale, self.radiometry(scene).offset),
+                    *(scene.item.assets[key].href.split("?")[0] for key in assets),
+                ]
                 for scene in self.scenes_of(geobox)
             ],
         }
@@ -132,7 +159,9 @@ class BuildPlan:
         pixels = self.geobox.shape.y * self.geobox.shape.x
         extent = self.geobox.extent
         share = sum(float(scene.footprint.intersection(extent).area / extent.area) for scene in layer.scenes)
-        size = len(layer.assets) * np.dtype(layer.sensor.raw_dtype).itemsize + bool(layer.source.quality)
+        size = len(layer.assets) * np.dtype(layer.sensor.raw_dtype).itemsize
+        if layer.sensor.quality is not None and layer.quality_assets:
+            size += np.dtype(layer.sensor.quality.dtype).itemsize
         return round(pixels * share * size)
 
     def summary(self) -> dict[str, Any]:
@@ -181,6 +210,7 @@ def _plan_layer(
     recipe: Recipe, catalog: CatalogFile, href: str, sensor: Sensor, modality: Modality, geobox: GeoBox
 ) -> LayerPlan:
     source = source_for(catalog, recipe, modality.name)
+    hidden_by(modality.name, sensor.quality, source)
     period = recipe.period.period if modality.temporal else None
     if sensor.refuse is not None:
         sensor.refuse(source.collection, {})
@@ -188,6 +218,10 @@ def _plan_layer(
     if sensor.refuse is not None:
         for item in items:
             sensor.refuse(source.collection, item.properties)
+    first = (sensor.reads or modality.band_names)[0]
+    mended = {item.id for item in items if _settle(item, source.assets.get(first, first))}
+    if mended:
+        say(f"{modality.name}: {len(mended)} items with a CRS that lost its zone's zero, mended: {min(mended)} ...")
     steps, scenes = _assign(items, geobox, None if period is None else period.edges())
     if not scenes:
         raise MdicoError(
@@ -196,9 +230,13 @@ def _plan_layer(
         )
     reducer = recipe.modalities[modality.name].reducer or sensor.reducer
     layer = LayerPlan(sensor, modality, steps, source, catalog.signing, reducer, scenes)
-    quality = (source.quality,) if source.quality and sensor.clear else ()
-    check_assets([scene.item for scene in scenes], (*layer.assets, *quality))
+    check_assets([scene.item for scene in scenes], (*layer.assets, *layer.quality_assets))
     return layer
+
+
+def _settle(item: pystac.Item, asset: str) -> bool:
+    """Mend the item's CRS where it needs it; True where it did."""
+    return item_crs(item, asset) != settle_crs(item, asset)
 
 
 def _assign(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -17,8 +18,13 @@ from rasterio.errors import NotGeoreferencedWarning
 from mdico_cube.errors import MdicoError
 from mdico_cube.spec import Array
 
+NOT_RASTER = ("zarr", "json", "xml", "text/", "parquet", "zip", "pdf")
+"""Parts of media types of assets that are no raster files."""
+
 # When several threads warp at once, rasterio now and then looks at its own target before it is georeferenced.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.warp")
+# A file that cannot be read is named once, by the error raised here; its address may carry a signature.
+logging.getLogger("odc.loader._rio").addFilter(lambda record: not record.msg.startswith("Failed to load"))
 
 
 def signer(signing: str) -> Callable[[str], str] | None:
@@ -140,7 +146,7 @@ def _plain(error: Exception) -> str:
 
 
 def check_assets(items: Sequence[pystac.Item], assets: Sequence[str]) -> None:
-    """Raise MdicoError naming the first item that lacks one of the assets."""
+    """Raise MdicoError naming the first item that lacks one of the assets or has it as something else than a raster."""
     for item in items:
         missing = [key for key in assets if key not in item.assets]
         if missing:
@@ -148,3 +154,10 @@ def check_assets(items: Sequence[pystac.Item], assets: Sequence[str]) -> None:
                 f"{item.collection_id}: item {item.id} has no asset {', '.join(missing)}: it has "
                 f"{', '.join(item.assets)}. Set the modality's bands, or source.assets to the names used here."
             )
+        for key in assets:
+            kind = item.assets[key].media_type or ""
+            if any(word in kind.lower() for word in NOT_RASTER):
+                raise MdicoError(
+                    f"{item.collection_id}: item {item.id}, asset {key} is no raster file ({kind}). "
+                    "Set source.assets to assets that are GeoTIFF or JPEG 2000, or use another catalog."
+                )

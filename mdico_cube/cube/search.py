@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+import warnings
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,13 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Source
 from mdico_cube.spec import Period
 
+# pystac tells of every old field it could not bring up to date; none of them is read here.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"pystac\..*")
 REMOTE = ("http", "https", "s3", "gs", "az", "abfs")
+
+
+_SAME_PASS = timedelta(seconds=1)
+"""Two processings of one acquisition differ by milliseconds; two passes over one tile by minutes at least."""
 
 
 def search_items(
@@ -35,8 +43,7 @@ def search_items(
         MdicoError: the catalog cannot be reached or is no STAC, it lacks the collection, or nothing was found.
     """
     area = geobox.extent.to_crs("EPSG:4326", resolution=_densify(geobox))
-    landing = _landing_page(href)
-    is_api = catalog.kind == "api" or (catalog.kind == "auto" and "conformsTo" in landing)
+    is_api = _is_api(catalog, href)
     span = _span(geobox, period)
     found = _search_api(href, source, area, span) if is_api else _search_static(href, source, area, span)
     items = [item for item in found if _matches(item, source)]
@@ -48,18 +55,38 @@ def search_items(
         )
     for item in items:
         item.make_asset_hrefs_absolute()
-        _refuse_local_hrefs(item, href)
+        check_hrefs(item, href)
     return newest(items)
 
 
+def first_items(catalog: CatalogFile, href: str, collection: str) -> Iterator[pystac.Item]:
+    """Some items of a collection, in the catalog's own order, with absolute addresses.
+
+    Raises:
+        MdicoError: the catalog cannot be reached or lacks the collection.
+    """
+    if _is_api(catalog, href):
+        found: Iterable[pystac.Item] = _search(href, collection, limit=20)
+    else:
+        found = _collection(href, Source(collection=collection)).get_items(recursive=True)
+    try:
+        for item in found:
+            item.make_asset_hrefs_absolute()
+            yield item
+    except (APIError, OSError) as error:
+        raise MdicoError(f"catalog {_shown(href)}: {collection} cannot be read ({_plain(error)}).") from error
+
+
 def newest(items: Iterable[pystac.Item]) -> list[pystac.Item]:
-    """One item per acquisition and tile: of the same tile at the same second, the newest processing stays."""
-    best: dict[tuple[Any, ...], pystac.Item] = {}
-    for item in items:
-        key = _acquisition(item)
-        if key not in best or _processing(best[key]) < _processing(item):
-            best[key] = item
-    return sorted(best.values(), key=lambda item: (item_time(item), item.id))
+    """One item per acquisition and tile: of those less than a second apart, the newest processing stays."""
+    kept: list[pystac.Item] = []
+    for item in sorted(items, key=lambda item: (str(_tile(item)), item_time(item), item.id)):
+        same = kept and _tile(kept[-1]) == _tile(item) and item_time(item) - item_time(kept[-1]) < _SAME_PASS
+        if not same:
+            kept.append(item)
+        elif _processing(kept[-1]) < _processing(item):
+            kept[-1] = item
+    return sorted(kept, key=lambda item: (item_time(item), item.id))
 
 
 def item_time(item: pystac.Item) -> datetime:
@@ -70,22 +97,29 @@ def item_time(item: pystac.Item) -> datetime:
     return moment.replace(tzinfo=None)
 
 
-def _acquisition(item: pystac.Item) -> tuple[Any, ...]:
+def _tile(item: pystac.Item) -> tuple[Any, ...]:
     properties = item.properties
-    tile = properties.get("s2:mgrs_tile") or properties.get("grid:code")
+    scene = [properties[key] for key in ("landsat:wrs_path", "landsat:wrs_row") if properties.get(key)]
+    tile = properties.get("s2:mgrs_tile") or properties.get("grid:code") or "-".join(map(str, scene)) or None
     if tile is None:
         return (item.id,)
-    moment = item_time(item) + timedelta(milliseconds=500)
-    return (item.collection_id, properties.get("platform"), tile, moment.replace(microsecond=0))
+    return (item.collection_id, properties.get("platform"), tile)
 
 
-def _processing(item: pystac.Item) -> tuple[float, str, str]:
+def _processing(item: pystac.Item) -> tuple[float, int, str, str]:
+    """What sorts processings of one acquisition from old to new: baseline, Landsat's tier, date, id."""
+    tier = ("RT", "T2", "T1").index(item.properties.get("landsat:collection_category", "RT"))
     baseline = item.properties.get("s2:processing_baseline", item.properties.get("processing:version", 0))
     try:
         number = float(str(baseline))
     except ValueError:
         number = 0.0
-    return number, str(item.properties.get("created", "")), item.id
+    return number, tier, str(item.properties.get("created", "")), item.id
+
+
+def _is_api(catalog: CatalogFile, href: str) -> bool:
+    landing = landing_page(href)
+    return catalog.kind == "api" or (catalog.kind == "auto" and "conformsTo" in landing)
 
 
 def _span(geobox: GeoBox, period: Period | None) -> tuple[datetime, datetime] | None:
@@ -107,7 +141,12 @@ def _densify(geobox: GeoBox) -> float:
     return max(box.span_x, box.span_y) / 20
 
 
-def _landing_page(href: str) -> dict[str, Any]:
+def landing_page(href: str) -> dict[str, Any]:
+    """The catalog's own description.
+
+    Raises:
+        MdicoError: it cannot be read or is no STAC.
+    """
     where = _shown(href)
     try:
         page = json.loads(DefaultStacIO().read_text(href))
@@ -119,7 +158,7 @@ def _landing_page(href: str) -> dict[str, Any]:
         raise MdicoError(f"catalog {_shown(href)}: is not a text file. Give a STAC catalog.json or API.") from error
     except Exception as error:  # every transport has its own: each means the same to the user
         raise MdicoError(
-            f"catalog {_shown(href)}: cannot be read ({error}). Check the address and the network."
+            f"catalog {_shown(href)}: cannot be read ({_plain(error)}). Check the address and the network."
         ) from error
     if not isinstance(page, dict) or page.get("type") not in ("Catalog", "Collection") or "stac_version" not in page:
         kind = page.get("type", "no type") if isinstance(page, dict) else type(page).__name__
@@ -150,7 +189,7 @@ def _collection(href: str, source: Source) -> pystac.Catalog:
     except MdicoError:
         raise
     except Exception as error:  # pystac passes on whatever its reader met
-        raise MdicoError(f"catalog {_shown(href)}: a linked file cannot be read ({error}).") from error
+        raise MdicoError(f"catalog {_shown(href)}: a linked file cannot be read ({_plain(error)}).") from error
     if source.collection not in children:
         raise MdicoError(
             f"catalog {_shown(href)} has no collection {source.collection!r}: it has {', '.join(sorted(children))}. "
@@ -160,25 +199,32 @@ def _collection(href: str, source: Source) -> pystac.Catalog:
 
 
 def _search_api(href: str, source: Source, area: Geometry, span: tuple[datetime, datetime] | None) -> list[pystac.Item]:
+    return list(_search(href, source.collection, intersects=area.json, datetime=span))
+
+
+def _search(href: str, collection: str, **query: Any) -> Iterator[pystac.Item]:
     try:
         client = Client.open(href)
-        known = {collection.id for collection in client.get_collections()}
-        if source.collection not in known:
+        known = {one.id for one in client.get_collections()}
+        if collection not in known:
             raise MdicoError(
-                f"catalog {_shown(href)} has no collection {source.collection!r}: it has {', '.join(sorted(known))}."
+                f"catalog {_shown(href)} has no collection {collection!r}: it has {', '.join(sorted(known))}."
             )
-        search = client.search(collections=[source.collection], intersects=area.json, datetime=span)
-        return list(search.items())
+        yield from client.search(collections=[collection], **query).items()
     except APIError as error:
-        raise MdicoError(f"catalog {_shown(href)}: the search failed ({error}). Try again later.") from error
+        raise MdicoError(f"catalog {_shown(href)}: the search failed ({_plain(error)}). Try again later.") from error
 
 
 def _matches(item: pystac.Item, source: Source) -> bool:
     return all(item.properties.get(key) == value for key, value in source.query.items())
 
 
-def _refuse_local_hrefs(item: pystac.Item, href: str) -> None:
-    """A remote catalog must not make us read this machine's files, nor open one dressed up as another."""
+def check_hrefs(item: pystac.Item, href: str) -> None:
+    """A remote catalog must not make us read this machine's files, nor open one dressed up as another.
+
+    Raises:
+        MdicoError: an asset's address is of a kind that is never read.
+    """
     remote = urlparse(href).scheme in REMOTE
     for key, asset in item.assets.items():
         scheme = urlparse(asset.href).scheme
@@ -203,6 +249,11 @@ def _hint(href: str, is_api: bool, source: Source) -> str:
 
 def _rounded(area: Geometry) -> list[float]:
     return [round(edge, 3) for edge in area.boundingbox.bbox]
+
+
+def _plain(error: Exception) -> str:
+    """An error's text without the queries of the addresses in it."""
+    return re.sub(r"\?[^\s'\")>]*", "", str(error))
 
 
 def _shown(href: str) -> str:

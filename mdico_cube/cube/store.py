@@ -21,7 +21,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from zarr.codecs import ZstdCodec
 
-from mdico_cube.cube.ledger import Ledger, create_ledger
+from mdico_cube.cube.ledger import DONE, Ledger, create_ledger
 from mdico_cube.errors import MdicoError
 from mdico_cube.schema import LABELS, STATIC, TEMPORAL, UNLABELLED, VERSION, check_cube
 from mdico_cube.spec import Array, Band, Bools, Floats, LabelClass, Modality, Storage
@@ -147,6 +147,13 @@ def _template(geobox: GeoBox, layer: Layer, chunk: int, shard: int) -> tuple[xr.
     if storage.scale != 1:
         encoding["scale_factor"] = storage.scale
     return dataset, {modality.variable: encoding}
+
+
+def keep_recipe(path: Path, recipe: str) -> None:
+    """Note the recipe (JSON) that the cube's shards are being built from."""
+    with writing(path):
+        zarr.open_group(path, mode="r+", zarr_format=3).attrs["mdico_recipe"] = recipe
+    _open_cached.cache_clear()
 
 
 class writing:  # noqa: N801 - reads as a phrase: with writing(path)
@@ -286,11 +293,17 @@ class CubeReader:
         """SHA-256 of what decides the pixels of these modalities and the labels: it changes when they are rebuilt."""
         facts: list[Any] = [list(self.geobox.affine)[:6], self.shape, str(self.attrs["proj:code"])]
         for name in modalities:
-            ledger = Ledger(self.path, name)
-            rows, columns = ledger.states().shape
-            facts.append([name, [ledger.read(row, column).digest for row in range(rows) for column in range(columns)]])
+            facts.append([name, hashlib.sha256(Ledger(self.path, name).digests().tobytes()).hexdigest()])
         facts.append(self.label_facts if self.has_labels else {})
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def check_complete(self, modalities: Sequence[str]) -> None:
+        """Raise MdicoError unless every shard of these modalities was built."""
+        for name in modalities:
+            self._check(name)
+            left = int((Ledger(self.path, name).states() != DONE).sum())
+            if left:
+                raise MdicoError(f"{self.path}: {left} shards of {name} are not built. Run `mdico build --resume`.")
 
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array[Any]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.sensors import dem, sentinel1, sentinel2
+from mdico_cube.sensors import dem, landsat, sentinel1, sentinel2
 from mdico_cube.sensors.sensor import Sensor
 
 SENSORS: dict[str, Sensor] = {
     "sentinel1": sentinel1.SENSOR,
     "sentinel2": sentinel2.SENSOR,
+    "landsat": landsat.SENSOR,
     "dem": dem.SENSOR,
 }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mdico_cube.recipe import Reducer, Source
+from mdico_cube.sensors.offsets import OffsetSentinel
+from mdico_cube.sensors.quality import Quality
 from mdico_cube.spec import Array, Bools, Modality
 
 
@@ -34,17 +36,32 @@ class Sensor:
     """(item id, item properties, one asset's fields, source) -> Radiometry."""
     calibrate: Callable[[Array, float, Radiometry], tuple[Array, Bools]]
     """(raw (C, h, w), nodata, radiometry) -> (work (C, h, w), observed (h, w))."""
-    clear: Callable[[Array], Bools] | None
-    """Quality layer (h, w) -> True where the ground was seen; None for sensors without one."""
+    quality: Quality | None
+    """How the quality layer says what was seen; None for sensors without one."""
     finish: Callable[[Array, Bools], Array]
     """(composite work (C, h, w), observed (h, w)) -> stored (C, h, w)."""
     raw_dtype: str
     """Type the source's values are read as."""
     reads: tuple[str, ...] | None = None
     """Bands read from the source; None = the modality's own."""
+    gsd: Mapping[str, float] = field(default_factory=dict)
+    """Band -> metres per source pixel: a grid at least twice as coarse takes the average. Bands not named never do."""
     halo: int = 0
     """Pixels needed around a block so that its edge is exact."""
     derive: Callable[[Array, float, float], Array] | None = None
     """(stored (C, h + 2 halo, w + 2 halo), metres per pixel in x, in y) -> (C', h, w): every band of `modality`."""
+    sentinel: OffsetSentinel | None = None
+    """What watches the offset of every item; None for sensors whose counts never change their meaning."""
     refuse: Callable[[str, Mapping[str, Any]], None] | None = None
     """(collection id, item properties): raises MdicoError for products this sensor cannot use."""
+
+
+def declared(asset: Mapping[str, Any]) -> dict[str, Any]:
+    """What an asset says about its first band (scale, offset, nodata), in STAC 1.0 (raster:bands) or 1.1 (bands)."""
+    band = next(iter(asset.get("raster:bands") or asset.get("bands") or [{}]))
+    said = {**asset, **band}
+    return {
+        key: said.get(key, said.get(f"raster:{key}"))
+        for key in ("scale", "offset", "nodata")
+        if key in said or f"raster:{key}" in said
+    }

@@ -9,7 +9,9 @@ import numpy as np
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Source
-from mdico_cube.sensors.sensor import Radiometry, Sensor
+from mdico_cube.sensors.offsets import OffsetSentinel
+from mdico_cube.sensors.quality import Quality
+from mdico_cube.sensors.sensor import Radiometry, Sensor, declared
 from mdico_cube.spec import Array, Band, Bools, Modality, Storage
 
 COUNT = 1e-4
@@ -17,8 +19,26 @@ COUNT = 1e-4
 MISSING = 65535
 HARMONISED_FROM = 4.0
 """From this processing baseline on, counts carry +1000 (BOA_ADD_OFFSET; ESA product specification, January 2022)."""
-UNCLEAR = (0, 1, 3, 8, 9, 10)
-"""SCL classes that hide the ground: no data, defective, cloud shadow, cloud (medium, high), thin cirrus."""
+SCL = Quality(
+    dtype="uint8",
+    missing=0,
+    hides=(1, 3, 8, 9, 10),
+    meaning={
+        0: "no data",
+        1: "saturated or defective",
+        2: "dark area",
+        3: "cloud shadow",
+        4: "vegetation",
+        5: "bare soil",
+        6: "water",
+        7: "unclassified",
+        8: "cloud, medium probability",
+        9: "cloud, high probability",
+        10: "thin cirrus",
+        11: "snow or ice",
+    },
+)
+"""The scene classification of Level 2A."""
 
 _BANDS = (
     ("B02", "blue"),
@@ -53,18 +73,26 @@ def radiometry(item_id: str, properties: Mapping[str, Any], asset: Mapping[str, 
     if source.offset == "declared":
         if properties.get("earthsearch:boa_offset_applied"):
             return Radiometry(COUNT, 0.0, "offset already applied, says the item")
-        bands = asset.get("raster:bands") or asset.get("bands") or [asset]
-        offset = bands[0].get("offset", bands[0].get("raster:offset", 0.0))
-        return Radiometry(COUNT, float(offset), "declared by the item")
-    baseline = properties.get("s2:processing_baseline", properties.get("processing:version"))
-    try:
-        shifted = float(str(baseline)) >= HARMONISED_FROM
-    except ValueError as error:
+        return Radiometry(COUNT, float(declared(asset).get("offset") or 0.0), "declared by the item")
+    shifted = era(properties)
+    if shifted is None:
         raise MdicoError(
-            f"sentinel2: item {item_id} has processing baseline {baseline!r}, but the offset rule needs a number. "
-            "Set modalities.sentinel2.source.offset to 'declared' or 'none' for this catalog."
-        ) from error
-    return Radiometry(COUNT, -0.1 if shifted else 0.0, f"processing baseline {baseline}")
+            f"sentinel2: item {item_id} has processing baseline {_baseline(properties)!r}, but the offset rule needs a "
+            "number. Set modalities.sentinel2.source.offset to 'declared' or 'none' for this catalog."
+        )
+    return Radiometry(COUNT, -0.1 if shifted else 0.0, f"processing baseline {_baseline(properties)}")
+
+
+def era(properties: Mapping[str, Any]) -> bool | None:
+    """True where the item's processing baseline adds the offset, False where not, None where it names none."""
+    try:
+        return float(str(_baseline(properties))) >= HARMONISED_FROM
+    except ValueError:
+        return None
+
+
+def _baseline(properties: Mapping[str, Any]) -> Any:
+    return properties.get("s2:processing_baseline", properties.get("processing:version"))
 
 
 def calibrate(raw: Array, nodata: float, rule: Radiometry) -> tuple[Array, Bools]:
@@ -80,13 +108,6 @@ def calibrate(raw: Array, nodata: float, rule: Radiometry) -> tuple[Array, Bools
     return counts, observed
 
 
-def clear(scl: Array) -> Bools:
-    """Scene classification (h, w) to True where the ground was seen."""
-    lookup = np.ones(256, dtype=bool)
-    lookup[list(UNCLEAR)] = False
-    return lookup[scl.astype(np.uint8)]
-
-
 def finish(work: Array, observed: Bools) -> Array:
     """Composite counts to stored counts: 65535 where nothing was observed."""
     return np.where(observed, work, MISSING).astype(np.uint16)
@@ -98,7 +119,9 @@ SENSOR = Sensor(
     reducer="median",
     radiometry=radiometry,
     calibrate=calibrate,
-    clear=clear,
+    quality=SCL,
     finish=finish,
     raw_dtype="uint16",
+    sentinel=OffsetSentinel(COUNT, era),
+    gsd={name: 10.0 if name in ("B02", "B03", "B04", "B08") else 20.0 for name, _ in _BANDS},
 )

@@ -25,9 +25,9 @@ WHOLE = (slice(0, SIZE[0]), slice(0, SIZE[1]))
 
 
 def expected_counts(month: int, band: str) -> np.ndarray[Any, Any]:
-    """Median of three scenes, the middle one cloudy in the first eight rows."""
+    """Median of three scenes, the middle one cloudy in the first eight rows and so hidden in four more."""
     scenes = np.stack([toy_counts(month, day, band) for day in (5, 15, 25)]).astype(float)
-    scenes[1, :8] = np.nan
+    scenes[1, : 8 + 4] = np.nan
     return np.floor(np.nanmedian(scenes, axis=0) + 0.5)
 
 
@@ -143,6 +143,42 @@ def test_resume_after_a_stop_gives_the_same_cube(
     for name in first.modalities:
         np.testing.assert_array_equal(first.stored(name, *WHOLE), second.stored(name, *WHOLE))
         np.testing.assert_array_equal(Ledger(whole, name).states(), Ledger(path, name).states())
+
+
+def test_a_stop_between_pixels_and_ledger_leaves_no_wrong_shard(
+    recipe: Recipe, recipe_facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rebuild under another rule is stopped after the pixels; going back to the old rule must build them again."""
+    path = build_cube(recipe)
+    before = open_reader(path).stored("sentinel2", *WHOLE)
+    recipe_facts["modalities"]["sentinel2"]["reducer"] = "first"
+    record = Ledger.record
+
+    def stop(self: Ledger, *args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ledger, "record", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build_cube(parse_recipe(recipe_facts), resume=True)
+    monkeypatch.setattr(Ledger, "record", record)
+    build_cube(recipe, resume=True)
+    np.testing.assert_array_equal(open_reader(path).stored("sentinel2", *WHOLE), before)
+
+
+def test_unbuilt_shards_are_not_sampled(recipe: Recipe) -> None:
+    path = build_cube(recipe)
+    Ledger(path, "sentinel1", mode="r+").forget(1, 1)
+    with pytest.raises(MdicoError, match="1 shards of sentinel1 are not built"):
+        open_reader(path).check_complete(["sentinel1"])
+    open_reader(path).check_complete(["sentinel2", "dem"])
+
+
+def test_a_corrected_baseline_makes_a_shard_stale(recipe: Recipe) -> None:
+    plan = plan_build(recipe)
+    (layer,) = [layer for layer in plan.layers if layer.modality.name == "sentinel2"]
+    before = layer.digest(plan.geobox)
+    layer.scenes[0].item.properties["s2:processing_baseline"] = "05.00"
+    assert layer.digest(plan.geobox) != before
 
 
 def test_resume_on_another_grid_or_other_bands_is_refused(recipe: Recipe, recipe_facts: dict[str, Any]) -> None:

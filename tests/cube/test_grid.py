@@ -68,6 +68,17 @@ def test_a_file_that_is_no_geojson(tmp_path: Path, text: str) -> None:
         grid_for(Area(geojson=path))
 
 
-def test_an_unknown_crs() -> None:
-    with pytest.raises(MdicoError, match="is no known CRS"):
-        grid_for(Area(bbox=(5, 50, 6, 51), crs="EPSG:999999"))
+@pytest.mark.parametrize(
+    ("crs", "sentence"),
+    [("EPSG:999999", "is no known CRS"), ("EPSG:5773", "is no CRS of a map"), ("EPSG:4326", "is in degrees")],
+)
+def test_a_crs_that_cannot_be_a_grid(crs: str, sentence: str) -> None:
+    with pytest.raises(MdicoError, match=sentence):
+        grid_for(Area(bbox=(5, 50, 6, 51), crs=crs))
+
+
+def test_a_geojson_in_metres(tmp_path: Path) -> None:
+    path = tmp_path / "area.geojson"
+    path.write_text(json.dumps({"type": "Point", "coordinates": [700000, 5600000]}))
+    with pytest.raises(MdicoError, match="coordinates are not degrees"):
+        grid_for(Area(geojson=path))

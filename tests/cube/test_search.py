@@ -11,7 +11,7 @@ import pytest
 
 from mdico_cube.cube.catalog import catalog_folder, load_catalog
 from mdico_cube.cube.plan import plan_build
-from mdico_cube.cube.search import _refuse_local_hrefs, item_time, newest
+from mdico_cube.cube.search import check_hrefs, item_time, newest
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import parse_recipe
 
@@ -59,6 +59,14 @@ def item(name: str, when: str = "2021-06-01T10:30:00Z", **properties: Any) -> py
     return pystac.Item(name, None, None, pystac.utils.str_to_datetime(when), properties, collection="s2")
 
 
+@pytest.mark.parametrize("millisecond", [0, 499, 500, 999])
+def test_processings_a_millisecond_apart_are_one_acquisition(millisecond: int) -> None:
+    tile = {"s2:mgrs_tile": "31UGS", "platform": "a"}
+    old = item("old", f"2021-06-01T10:30:00.{millisecond:03d}Z", **tile, **{"s2:processing_baseline": "02.14"})
+    new = item("new", "2021-06-01T10:30:00.500Z", **tile, **{"s2:processing_baseline": "05.00"})
+    assert [one.id for one in newest([old, new])] == ["new"] == [one.id for one in newest([new, old])]
+
+
 def test_newest_keeps_one_item_per_tile_and_second() -> None:
     tile = {"s2:mgrs_tile": "31UGS", "platform": "a"}
     items = [
@@ -92,17 +100,24 @@ def test_a_remote_catalog_cannot_make_us_read_local_files(catalog: str, href: st
     one = item("x")
     one.add_asset("B04", pystac.Asset(href))
     if fine:
-        _refuse_local_hrefs(one, catalog)
+        check_hrefs(one, catalog)
     else:
         with pytest.raises(MdicoError, match="may not ask for"):
-            _refuse_local_hrefs(one, catalog)
+            check_hrefs(one, catalog)
 
 
 def test_signatures_are_not_shown() -> None:
     one = item("x")
     one.add_asset("B04", pystac.Asset("file:///data/a.tif?sig=secret"))
     with pytest.raises(MdicoError) as caught:
-        _refuse_local_hrefs(one, "https://example.org/stac")
+        check_hrefs(one, "https://example.org/stac")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_catalog_out_of_reach_does_not_show_its_query(recipe_facts: dict[str, Any]) -> None:
+    href = "http://127.0.0.1:1/catalog.json?sig=secret"
+    with pytest.raises(MdicoError, match="cannot be read") as caught:
+        plan_build(parse_recipe({**recipe_facts, "href": href}))
     assert "secret" not in str(caught.value)
 
 

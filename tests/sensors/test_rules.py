@@ -10,6 +10,7 @@ import pytest
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Source
 from mdico_cube.sensors import dem, sentinel1, sentinel2
+from mdico_cube.sensors.quality import seen
 from mdico_cube.sensors.registry import SENSORS, get_sensor
 
 
@@ -62,7 +63,7 @@ def test_sentinel2_is_observed_only_where_every_band_is() -> None:
 
 @pytest.mark.parametrize(("scl", "clear"), list(enumerate([0, 0, 1, 0, 1, 1, 1, 1, 0, 0, 0, 1])))
 def test_scl_classes(scl: int, clear: int) -> None:
-    assert sentinel2.clear(np.array([[scl]], dtype=np.uint8)).item() == bool(clear)
+    assert seen(np.array([[scl]], dtype=np.uint8), sentinel2.SCL, sentinel2.SCL.hides).item() == bool(clear)
 
 
 def test_sentinel1_stores_decibels_of_the_power() -> None:

@@ -1,0 +1,124 @@
+"""A catalog in, one verdict per check out: can it be reached, are collections and assets there, are offsets sane."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import pystac
+
+from mdico_cube.cube.catalog import CatalogFile, catalog_folder, load_catalog
+from mdico_cube.cube.place import item_crs, settle_crs
+from mdico_cube.cube.read import check_assets
+from mdico_cube.cube.search import catalog_href, check_hrefs, first_items, landing_page
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import Source
+from mdico_cube.sensors.registry import get_sensor
+from mdico_cube.sensors.sensor import Sensor
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    """What was checked, for example "sentinel2: assets"."""
+    passed: bool
+    detail: str
+    """What was found, or the sentence that says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the rules decide about one item before any pixel is read."""
+
+    item: str
+    radiometry: str = ""
+    """Offset and why, for example "-0.1 (processing baseline 05.11)"."""
+    crs: str = ""
+    """CRS as used, "none declared", or "EPSG:32601, was EPSG:3271"."""
+    missing: tuple[str, ...] = ()
+    """Asset keys that the catalog file names and the item lacks."""
+    refused: str = ""
+    """The sentence that refuses the item; empty where it is fine."""
+
+
+def list_catalogs() -> tuple[CatalogFile, ...]:
+    """The catalogs that come with the project, by name."""
+    return tuple(load_catalog(path.stem) for path in sorted(catalog_folder().glob("*.yml")))
+
+
+def judge_item(item: pystac.Item, source: Source, sensor: Sensor) -> Verdict:
+    """What the rules decide about one item: product, assets, CRS, radiometry. The item's CRS is mended in place."""
+    bands = sensor.reads or sensor.defaults
+    keys = [source.assets.get(band, band) for band in bands]
+    keys += [source.quality] if source.quality and sensor.quality else []
+    missing = tuple(key for key in keys if key not in item.assets)
+    try:
+        if sensor.refuse is not None:
+            sensor.refuse(source.collection, item.properties)
+        if missing:
+            return Verdict(item.id, missing=missing, refused=f"has no asset {', '.join(missing)}")
+        check_assets([item], keys)
+        first = keys[0]
+        before, after = item_crs(item, first), settle_crs(item, first)
+        crs = after or "none declared"
+        rule = sensor.radiometry(item.id, item.properties, item.assets[first].extra_fields, source)
+    except MdicoError as error:
+        return Verdict(item.id, refused=str(error))
+    return Verdict(item.id, f"{rule.offset:+g} ({rule.reason})", crs if before == after else f"{crs}, was {before}")
+
+
+def check_catalog(name: str, href: str | None = None, items: int = 3) -> list[Check]:
+    """Look at a catalog as a build would, without reading a pixel: one check per line.
+
+    Args:
+        name: a catalog that comes with the project, or the path of a YAML file.
+        href: where it is, if the file does not say.
+        items: items of each collection to look at.
+
+    Raises:
+        MdicoError: no such catalog file, or no address.
+    """
+    catalog = load_catalog(name)
+    address = catalog_href(catalog, href)
+    try:
+        landing_page(address)
+    except MdicoError as error:
+        return [Check("reachable", False, str(error))]
+    checks = [Check("reachable", True, address)]
+    for modality, source in catalog.modalities.items():
+        try:
+            found = list(islice(first_items(catalog, address, source.collection), items))
+        except MdicoError as error:
+            checks.append(Check(f"{modality}: collection", False, str(error)))
+            continue
+        checks += _check_modality(modality, source, found, address)
+    return checks
+
+
+def _check_modality(modality: str, source: Source, items: Sequence[pystac.Item], href: str) -> list[Check]:
+    if not items:
+        return [Check(f"{modality}: collection", False, f"{source.collection} is there but holds no item")]
+    verdicts = [judge_item(item, source, get_sensor(modality)) for item in items]
+    lacking = [f"{verdict.item} lacks {', '.join(verdict.missing)}" for verdict in verdicts if verdict.missing]
+    refused = [verdict.refused for verdict in verdicts if verdict.refused and not verdict.missing]
+    try:
+        for item in items:
+            check_hrefs(item, href)
+        strange = ""
+    except MdicoError as error:
+        strange = str(error)
+    return [
+        Check(f"{modality}: collection", True, f"{source.collection}, {len(items)} items looked at"),
+        Check(f"{modality}: assets", not lacking, "; ".join(lacking) or "every asset is there"),
+        Check(f"{modality}: addresses", not strange, strange or "plain files"),
+        Check(f"{modality}: rules", not refused, "; ".join(refused) or _counted([v.radiometry for v in verdicts])),
+        Check(f"{modality}: CRS", not refused, _counted([v.crs for v in verdicts if v.crs]) or "not looked at"),
+    ]
+
+
+def _counted(texts: Sequence[str]) -> str:
+    return "; ".join(f"{count} x {text}" for text, count in sorted(Counter(texts).items()) if text)
