@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 
 import torch
@@ -46,52 +47,52 @@ class Normalise(nn.Module):
                 f"{self.name}: the model takes {takes[0]} steps x {takes[1]} bands, came "
                 f"{images.shape[1]} x {images.shape[2]}. Hand over the bands and steps it was trained with."
             )
-        observed = valid.unsqueeze(2)  # (B, T, 1, H, W)
-        scaled = (images - self.mean[:, None, None]) / self.std[:, None, None]
-        known = torch.where(observed, scaled, scaled.new_zeros(()))  # (B, T, C, H, W)
-        return known if takes[0] == 1 else fill_gaps(known, valid, self.days)
+        steps_first = self.series(images.permute(1, 2, 0, 3, 4), valid.transpose(0, 1))  # (T, C, B, H, W)
+        return steps_first.permute(2, 0, 1, 3, 4)
+
+    def series(self, values: Tensor, valid: Tensor) -> Tensor:
+        """The same with time first and any axes of pixels: (T, C, ...) and (T, ...) observed to (T, C, ...)."""
+        bands = (-1, *(1,) * (values.dim() - 2))
+        scaled = (values - self.mean.view(bands)) / self.std.view(bands)
+        known = torch.where(valid.unsqueeze(1), scaled, scaled.new_zeros(()))  # (T, C, ...)
+        return known if len(known) == 1 else fill_gaps(known, valid, self.days)
 
 
 def fill_gaps(known: Tensor, valid: Tensor, days: Tensor) -> Tensor:
-    """Linear interpolation in time over the steps that were not observed.
+    """Linear interpolation in time over the steps that were not observed: one scan forward, one back.
 
     Args:
-        known: (B, T, C, H, W), 0 where not observed.
-        valid: (B, T, H, W), True = observed.
+        known: (T, C, ...), 0 where not observed.
+        valid: (T, ...), True = observed.
         days: (T,) increasing.
 
     Returns:
-        (B, T, C, H, W): observed steps unchanged; pixels never observed stay 0.
+        (T, C, ...): observed steps unchanged; pixels never observed stay 0.
     """
-    before, after = neighbours(valid)  # (B, T, H, W) each
-    span = (days[after] - days[before]).clamp(min=1.0)
-    weight = (days[:, None, None] - days[before]) / span  # (B, T, H, W), 0 at observed steps and beyond the ends
-    weight = torch.where(before == after, 0.0, weight).to(known.dtype).unsqueeze(2)
-    shape = (-1, -1, known.shape[2], -1, -1)
-    left = known.gather(1, before.unsqueeze(2).expand(shape))  # (B, T, C, H, W)
-    right = known.gather(1, after.unsqueeze(2).expand(shape))
-    return left + weight * (right - left)
+    steps, seen, day = known.unbind(), valid.unsqueeze(1).unbind(), days.unbind()  # T of (C, ...), (1, ...) and ()
+    left, before = _carried(steps, seen), _last_days(day, seen, -torch.inf)
+    right, after = _carried(steps[::-1], seen[::-1])[::-1], _last_days(day[::-1], seen[::-1], torch.inf)[::-1]
+    filled = []
+    for t, now in enumerate(day):
+        started, goes_on = before[t].isfinite(), after[t].isfinite()
+        share = (now - before[t]) / (after[t] - before[t]).clamp(min=1.0)
+        share = torch.where(started & goes_on, share, 0.0).to(known.dtype)
+        start = torch.where(started, left[t], right[t])  # before the first observation: that one
+        filled.append(start + share * (right[t] - start))  # after the last one share is 0
+    return torch.stack(filled)
 
 
-def neighbours(valid: Tensor) -> tuple[Tensor, Tensor]:
-    """For every step the nearest observed step before (or at) and after (or at) it.
+def _carried(values: Sequence[Tensor], seen: Sequence[Tensor]) -> list[Tensor]:
+    """At each step its value where it was observed, else the one carried on from the step before."""
+    carried = [values[0]]
+    for value, here in zip(values[1:], seen[1:], strict=True):
+        carried.append(torch.where(here, value, carried[-1]))
+    return carried
 
-    Beyond the first or last observation both point to that observation; for a pixel never observed they point to any
-    step.
 
-    Args:
-        valid: (B, T, H, W), True = observed.
-
-    Returns:
-        Two (B, T, H, W) int64 step indices.
-    """
-    steps = valid.shape[1]
-    index = torch.arange(steps, device=valid.device)[:, None, None]
-    before = torch.where(valid, index, -1).cummax(dim=1).values
-    after = torch.where(valid, index, steps).flip(1).cummin(dim=1).values.flip(1)
-    first = torch.where(before < 0, after, before)
-    last = torch.where(after == steps, before, after)
-    return first.clamp(0, steps - 1), last.clamp(0, steps - 1)
+def _last_days(days: Sequence[Tensor], seen: Sequence[Tensor], never: float) -> list[Tensor]:
+    """At each step the day of the observation that `_carried` gives."""
+    return _carried([torch.where(here, day, never) for day, here in zip(days, seen, strict=True)], seen)
 
 
 def days_since_first(steps: tuple[str, ...]) -> list[int]:

@@ -52,7 +52,7 @@ def _model(config: BundleConfig, weights_bytes: int) -> dict[str, Any]:
         f"{', '.join(m for m in config.colearn.modalities if m != config.modality)}.",
         "bands": _bands(config),
         "mlm:name": config.name,
-        "mlm:architecture": {"tempcnn": "TempCNN"}.get(encoder.name, encoder.name),
+        "mlm:architecture": {"tempcnn": "TempCNN", "ltae": "L-TAE", "gru": "GRU"}.get(encoder.name, encoder.name),
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:framework": "PyTorch",
         "mlm:framework_version": config.versions["torch"],
@@ -105,12 +105,13 @@ def _output(config: BundleConfig) -> dict[str, Any]:
             "dim_order": ["batch", "class", "height", "width"],
             "data_type": "float32",
         },
-        "classification:classes": [_class(c) for c in config.classes],
+        "classification:classes": [stac_class(c) for c in config.classes],
         "post_processing_function": None,
     }
 
 
-def _class(label: LabelClass) -> dict[str, Any]:
+def stac_class(label: LabelClass) -> dict[str, Any]:
+    """A class as the classification extension writes it."""
     return {
         "value": label.value,
         "name": re.sub(r"[^0-9A-Za-z_-]+", "-", label.name).strip("-") or f"class-{label.value}",

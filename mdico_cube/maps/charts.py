@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mdico_cube.maps.images import QuickLook
 from mdico_cube.maps.scores import MapScores, Scores
@@ -31,6 +32,11 @@ History = dict[str, list[float]]
 
 
 def availability_png(looks: Mapping[str, QuickLook]) -> bytes:
+    """`availability_figure` as a PNG."""
+    return png(availability_figure(looks))
+
+
+def availability_figure(looks: Mapping[str, QuickLook]) -> Figure:
     """Per sensor and time step the share of pixels observed in every band, in percent."""
     figure = new_figure(10, 0.5 + 1.45 * len(looks))
     axes = figure.subplots(len(looks), 1, squeeze=False)[:, 0]
@@ -43,7 +49,7 @@ def availability_png(looks: Mapping[str, QuickLook]) -> bytes:
         axis.set_xticks(range(len(shares)), _step_names(look.steps))
         plain(axis, "y")
         titled(axis, f"{look.title.splitlines()[0]}\nobserved pixels per step, percent")
-    return png(figure)
+    return figure
 
 
 def _step_names(steps: tuple[str, ...]) -> list[str]:

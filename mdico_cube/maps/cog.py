@@ -17,7 +17,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.predict import NODATA, windows
+from mdico_cube.maps.outputs import NODATA
+from mdico_cube.maps.predict import windows
 from mdico_cube.maps.write import open_map, read_map
 from mdico_cube.spec import LabelClass
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from mdico_cube.patches.splits import TEST
 from mdico_cube.progress import track
 
 
-def evaluate(out: Path, overwrite: bool = False) -> Scores:
+def evaluate(out: Path, overwrite: bool = False, paths: Sequence[Path] | None = None) -> Scores:
     """Score every map of a run on the labelled pixels of the held-out blocks and write `<out>/scores.json`.
 
     Args:
         out: folder of the run, with cube.zarr, samples.zarr and maps/.
         overwrite: replace a scores.json that is there.
+        paths: maps to score; None = every map under maps/.
 
     Raises:
         MdicoError: no map, an incomplete map, one of another cube, no held-out label, or scores.json exists.
@@ -36,8 +38,8 @@ def evaluate(out: Path, overwrite: bool = False) -> Scores:
     target = out / "scores.json"
     if target.exists() and not overwrite:
         raise MdicoError(f"scores {target}: exist already. Use --overwrite to replace them.")
-    paths = find_maps(out)
-    if not paths:
+    paths = find_maps(out) if paths is None else paths
+    if not paths or not all(path.exists() for path in paths):
         raise MdicoError(f"maps {out / 'maps'}: hold no map to score. Make one with mdico predict.")
     reader, folds = open_reader(out / "cube.zarr"), read_folds(out / "samples.zarr")
     maps = []

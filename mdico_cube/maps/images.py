@@ -12,7 +12,8 @@ import numpy.typing as npt
 from matplotlib.colors import LightSource
 
 from mdico_cube.cube.store import CubeReader
-from mdico_cube.maps.predict import NODATA, windows
+from mdico_cube.maps.outputs import NODATA
+from mdico_cube.maps.predict import windows
 from mdico_cube.maps.write import read_map
 from mdico_cube.spec import Bools, Floats, LabelClass
 
@@ -67,19 +68,38 @@ def thinned(reader: CubeReader, read: Callable[[slice, slice], Any]) -> Any:
 def quick_look(reader: CubeReader, name: str) -> QuickLook:
     """A sensor as a person would look at it: the bands decide how."""
     modality = reader.modalities[name]
-    bands, draw, caption = _view(modality.band_names)
-    steps = reader.steps(name)
+    bands = view_bands(modality.band_names)
 
     def read(y: slice, x: slice) -> Floats:
         values, valid = reader.read(name, y, x)
-        chosen = values[:, bands]
-        return np.where(valid[:, None], chosen, np.nan).astype(np.float32)
+        return np.where(valid[:, None], values[:, bands], np.nan).astype(np.float32)
 
-    series = thinned(reader, read)  # (T, b, h, w), NaN = not observed
-    seen = ~np.isnan(series).any(axis=1)
-    image, detail = draw(series, seen, steps, metres_per_pixel(reader) or 1.0)
-    title = f"{modality.title or name}\n{caption}{detail}"
-    return QuickLook(image, title, steps, tuple(float(share) for share in seen.mean(axis=(1, 2))))
+    title = modality.title or name
+    return look_at(thinned(reader, read), modality.band_names, title, reader.steps(name), metres_per_pixel(reader))
+
+
+def view_bands(names: tuple[str, ...]) -> list[int]:
+    """Which of these bands a picture needs, by position."""
+    return _view(names)[0]
+
+
+def look_at(
+    series: Floats, names: tuple[str, ...], title: str, steps: tuple[str, ...], metres: float | None
+) -> QuickLook:
+    """A picture of the bands that `view_bands` chose.
+
+    Args:
+        series: (T, b, h, w) physical values, NaN = not observed.
+        names: every band of the sensor.
+        title: what a person calls the sensor.
+        steps: ISO date of each step's first day.
+        metres: ground size of a pixel; None on grids in degrees.
+    """
+    _, draw, caption = _view(names)
+    seen = np.asarray(~np.isnan(series).any(axis=1))
+    image, detail = draw(series, seen, steps, metres or 1.0)
+    shares = tuple(float(share) for share in seen.mean(axis=(1, 2)))
+    return QuickLook(image, f"{title}\n{caption}{detail}", steps, shares)
 
 
 Draw = Callable[[Floats, Bools, tuple[str, ...], float], tuple[Image, str]]

@@ -36,9 +36,14 @@ class Panel:
     title: str
 
 
-def panels_png(
+def panels_png(panels: list[Panel], metres: float | None, legends: tuple[Entries, ...] = ()) -> bytes:
+    """`panels_figure` as a PNG."""
+    return png(panels_figure(panels, metres, legends))
+
+
+def panels_figure(
     panels: list[Panel], metres: float | None, legends: tuple[Entries, ...] = (), width: float = 10.0
-) -> bytes:
+) -> Figure:
     """Panels side by side, one scale bar, legends below.
 
     Args:
@@ -63,7 +68,7 @@ def panels_png(
         scale_bar(axes[0], wide, tall, metres)
     for place, entries, n in zip(("left", "right"), legends, columns, strict=False):
         _legend_below(figure, entries, n, place)
-    return png(figure)
+    return figure
 
 
 def show(axes: Axes, panel: Panel) -> None:

@@ -4,83 +4,86 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import torch
 import xarray as xr
 from odc.geo.xr import xr_coords
-from torch import nn
 
 from mdico_cube.colearn.bundle import Bundle, check_fit, load_bundle
+from mdico_cube.colearn.fast import SeriesModel, fast_form
 from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.store import CubeReader, open_reader
 from mdico_cube.errors import MdicoError
-from mdico_cube.spec import Bools, Floats, LabelClass
+from mdico_cube.maps.outputs import LABEL, NODATA, Bytes, Variable, count_observations, depth, encode, variables
+from mdico_cube.recipe import MapOutput, Precision
+from mdico_cube.spec import Bools, Floats
 
-Bytes = npt.NDArray[np.uint8]
-NODATA = 255
-"""Value of class and confidence where the sensor never observed the pixel."""
+CHANGED = "bf16_changed_classes"
+"""Score of a bundle: share of validation pixels whose class is another one in bf16."""
 PIXELS = 1024
 """Pixels of one mini-batch: small enough to stay in a processor's cache."""
 
 
 def predict_block(
-    model: nn.Module, values: Floats, valid: Bools, class_values: tuple[int, ...], pixels: int = PIXELS
-) -> tuple[Bytes, Bytes]:
-    """Class and confidence of every pixel of one block.
+    model: SeriesModel,
+    values: Floats,
+    valid: Bools,
+    class_values: tuple[int, ...],
+    pixels: int = PIXELS,
+    outputs: tuple[MapOutput, ...] = (),
+) -> Bytes:
+    """Class, confidence and the wanted extras of every pixel of one block.
 
     Every mini-batch has the same shape (the last one is filled up), so that a pixel's result does not depend on which
     block it lies in.
 
     Args:
-        model: a sensor's pixel model: (N, T, C, 1, 1) physical and (N, T, 1, 1) bool to logits (N, K, 1, 1).
+        model: (T, C, N) physical and (T, N) observed to logits (N, K), as `fast_form` gives it.
         values: (T, C, h, w) physical units, 0 where missing.
         valid: (T, h, w) True = observed.
         class_values: the map value of each of the K classes.
         pixels: pixels that go through the model at once.
+        outputs: what to give beyond class and confidence.
 
     Returns:
-        (h, w) map value and (h, w) rounded percent of the largest softmax; both 255 where no step was observed.
+        (L, h, w) in the order of `mdico_cube.maps.outputs.variables`; 255 where no step was observed.
     """
     steps, bands, height, width = values.shape
-    series = values.reshape(steps, bands, height * width)  # (T, C, h*w)
-    masks = valid.reshape(steps, height * width)
-    classes, confidence = (np.full(height * width, NODATA, np.uint8) for _ in range(2))
-    written = np.asarray(class_values, np.uint8)
-    images = np.zeros((pixels, steps, bands, 1, 1), np.float32)
-    seen_steps = np.zeros((pixels, steps, 1, 1), np.bool_)
+    series, masks = values.reshape(steps, bands, -1), valid.reshape(steps, -1)  # (T, C, h*w), (T, h*w)
+    legend = torch.tensor(class_values, dtype=torch.uint8)
+    logit_layers = 2 + len(class_values) * ("probabilities" in outputs) + ("entropy" in outputs)
+    stack = np.full((logit_layers + ("observations" in outputs), height * width), NODATA, np.uint8)
+    batch, batch_valid = np.zeros((steps, bands, pixels), np.float32), np.zeros((steps, pixels), np.bool_)
     observed = np.flatnonzero(masks.any(axis=0))
     for start in range(0, len(observed), pixels):
         chosen = observed[start : start + pixels]
         count = len(chosen)
-        images[:count, :, :, 0, 0] = series[:, :, chosen].transpose(2, 0, 1)
-        seen_steps[:count, :, 0, 0] = masks[:, chosen].T
-        best, share = _classify(model, images, seen_steps, len(written))
-        classes[chosen] = written[best[:count]]
-        confidence[chosen] = np.rint(100 * share[:count]).astype(np.uint8)
-    return classes.reshape(height, width), confidence.reshape(height, width)
+        unbroken = chosen[-1] - chosen[0] + 1 == count
+        place = slice(chosen[0], chosen[-1] + 1) if unbroken else chosen
+        batch[..., :count], batch_valid[:, :count] = series[..., place], masks[:, place]
+        stack[:logit_layers, place] = _encoded(model, batch, batch_valid, legend, outputs)[:, :count]
+    if "observations" in outputs:
+        stack[-1] = count_observations(masks)
+    return stack.reshape(-1, height, width)
 
 
-def _classify(
-    model: nn.Module, images: Floats, valid: Bools, classes: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Index and softmax value of the best class of N pixels."""
-    weight = next(model.parameters(), None)
-    device = torch.device("cpu") if weight is None else weight.device
+def _encoded(
+    model: SeriesModel, batch: Floats, valid: Bools, legend: torch.Tensor, outputs: tuple[MapOutput, ...]
+) -> Bytes:
+    """(L, N) bytes of one mini-batch (T, C, N)."""
     with torch.inference_mode():
-        logits = model(torch.from_numpy(images).to(device), torch.from_numpy(valid).to(device))[:, :, 0, 0]  # (N, K)
-        if logits.shape[1] != classes:
+        logits = model(torch.from_numpy(batch), torch.from_numpy(valid))  # (N, K)
+        if logits.shape[1] != len(legend):
             raise MdicoError(
-                f"bundle: its model gives {logits.shape[1]} classes, its config names {classes}. Export it again."
+                f"bundle: its model gives {logits.shape[1]} classes, its config names {len(legend)}. Export it again."
             )
-        share, best = logits.float().softmax(dim=1).max(dim=1)
-    return best.cpu().numpy(), share.cpu().numpy()
+        return encode(logits, legend, outputs).numpy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,11 @@ class MapPlan:
     bundle: Path
     digest: str
     """Of the bundle: a worker refuses one that was swapped under the plan."""
-    pixels: int
+    pixels: int = PIXELS
+    """That go through the model at once."""
+    precision: Precision = "32-true"
+    outputs: tuple[MapOutput, ...] = ()
+    """Beyond class and confidence."""
 
     @property
     def reader(self) -> CubeReader:
@@ -105,19 +112,34 @@ class MapPlan:
         Raises:
             MdicoError: the bundle changed since the plan was made.
         """
-        bundle = _loaded(self.bundle)
-        if bundle.config.digest != self.digest:
+        return self._current().bundle
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """What the map holds."""
+        return variables(self.loaded.config.classes, self.outputs)
+
+    def predict(self, y: slice, x: slice) -> Bytes:
+        """Read one window of the cube and map it: (L, h, w) in the order of `variables`."""
+        current = self._current()
+        values, valid = self.reader.read(current.bundle.config.modality, y, x)
+        legend = class_values(current.bundle)
+        return predict_block(current.form(self.precision), values, valid, legend, self.pixels, self.outputs)
+
+    def _current(self) -> _Loaded:
+        current = _loaded(self.bundle)
+        if current.bundle.config.digest != self.digest:
             raise MdicoError(f"bundle {self.bundle}: changed while the map was being made. Start the map again.")
-        return bundle
-
-    def predict(self, y: slice, x: slice) -> npt.NDArray[np.uint8]:
-        """Read one window of the cube and map it: (2, h, w), class then confidence."""
-        bundle = self.loaded
-        values, valid = self.reader.read(bundle.config.modality, y, x)
-        return np.stack(predict_block(bundle.model, values, valid, class_values(bundle), self.pixels))
+        return current
 
 
-def plan_map(cube: Path, bundle: Path, pixels: int = PIXELS) -> MapPlan:
+def plan_map(
+    cube: Path,
+    bundle: Path,
+    pixels: int = PIXELS,
+    precision: Precision = "32-true",
+    outputs: Sequence[MapOutput] = (),
+) -> MapPlan:
     """Check that a bundle fits a cube before anything is built.
 
     Raises:
@@ -125,37 +147,59 @@ def plan_map(cube: Path, bundle: Path, pixels: int = PIXELS) -> MapPlan:
     """
     cube, bundle = Path(cube).resolve(), Path(bundle).resolve()
     reader = open_reader(cube)
-    config = _loaded(bundle).config
+    config = _loaded(bundle).bundle.config
     name = config.modality
     if name not in reader.modalities:
         raise MdicoError(
             f"cube {cube}: has no {name}, which bundle {bundle} maps with. It holds: {', '.join(reader.modalities)}."
         )
     check_fit(config, reader.modalities[name], reader.steps(name))
-    return MapPlan(cube, bundle, config.digest, pixels)
+    return MapPlan(cube, bundle, config.digest, pixels, precision, tuple(outputs))
 
 
-def predict_map(cube: Path, bundle: Path, pixels: int = PIXELS) -> xr.Dataset:
+def predict_map(
+    cube: Path,
+    bundle: Path,
+    pixels: int = PIXELS,
+    precision: Precision = "32-true",
+    outputs: Sequence[MapOutput] = (),
+) -> xr.Dataset:
     """The map of a whole cube, lazily: Dask blocks aligned with the cube's shards, each reading its own pixels.
 
     Only paths stand in the graph; each process opens the cube and loads the bundle once.
 
+    Args:
+        cube: folder of the cube.
+        bundle: folder of the bundle.
+        pixels: pixels that go through the model at once.
+        precision: "32-true" or "bf16".
+        outputs: what to give beyond class and confidence: "probabilities", "entropy", "observations".
+
     Returns:
-        Dataset of class(y, x) and confidence(y, x), uint8, 255 = no prediction, with x, y and spatial_ref.
+        Dataset of class(y, x) and confidence(y, x), uint8, 255 = no prediction, with x, y and spatial_ref; the extras
+        are uint8 too, probabilities(label, y, x) with the map values as coordinate.
 
     Raises:
         MdicoError: the bundle does not fit the cube.
     """
-    plan = plan_map(cube, bundle, pixels)
+    plan = plan_map(cube, bundle, pixels, precision, outputs)
     stack = lazy_stack(plan)
-    facts = variable_attrs(plan.loaded)
-    variables = {name: (("y", "x"), stack[i], facts[name]) for i, name in enumerate(facts)}
-    coords = xr_coords(plan.reader.geobox, always_yx=True, dims=("y", "x"))
-    return xr.Dataset(variables, coords, map_attrs(plan))
+    found = {each.name: (each.dims, each.of(stack), each.attrs) for each in plan.variables}
+    return xr.Dataset(found, map_coords(plan), map_attrs(plan))
+
+
+def map_coords(plan: MapPlan) -> dict[Any, Any]:
+    """x, y and spatial_ref, and the classes' map values where the map holds their probabilities."""
+    coords: dict[Any, Any] = dict(xr_coords(plan.reader.geobox, always_yx=True, dims=("y", "x")))
+    if "probabilities" in plan.outputs:
+        names = " ".join(item.name.strip().replace(" ", "_") for item in plan.loaded.config.classes)
+        values = np.asarray(class_values(plan.loaded), np.uint8)
+        coords[LABEL] = (LABEL, values, {"long_name": "map value", "flag_meanings": names})
+    return coords
 
 
 def lazy_stack(plan: MapPlan, strips: int = 1) -> da.Array:
-    """Class and confidence as one lazy array (2, y, x).
+    """Every layer of the map as one lazy array (L, y, x).
 
     Its blocks are the cube's shards, each cut into this many strips of whole inner chunks, so that a few shards can
     keep many workers busy.
@@ -166,7 +210,11 @@ def lazy_stack(plan: MapPlan, strips: int = 1) -> da.Array:
     rows = tuple(n for tall in blocks(height, reader.shard) for n in blocks(tall, side))
     meta = np.empty((0, 0, 0), np.uint8)
     return da.map_blocks(  # type: ignore[no-untyped-call,no-any-return]
-        _predict, plan=plan, chunks=((2,), rows, blocks(width, reader.shard)), dtype=np.uint8, meta=meta
+        _predict,
+        plan=plan,
+        chunks=((depth(plan.variables),), rows, blocks(width, reader.shard)),
+        dtype=np.uint8,
+        meta=meta,
     )
 
 
@@ -182,7 +230,7 @@ def windows(shape: tuple[int, int], side: int) -> Iterator[tuple[slice, slice]]:
             yield slice(top, min(top + side, shape[0])), slice(left, min(left + side, shape[1]))
 
 
-def _predict(plan: MapPlan, block_info: Any = None) -> npt.NDArray[np.uint8]:
+def _predict(plan: MapPlan, block_info: Any = None) -> Bytes:
     _, y, x = block_info[None]["array-location"]
     return plan.predict(slice(*y), slice(*x))
 
@@ -192,29 +240,10 @@ def class_values(bundle: Bundle) -> tuple[int, ...]:
     return tuple(item.value for item in bundle.config.classes)
 
 
-def variable_attrs(bundle: Bundle) -> dict[str, dict[str, Any]]:
-    """CF attributes of the map's two variables, class first."""
-    classes: tuple[LabelClass, ...] = tuple(bundle.config.classes)
-    return {
-        "class": {
-            "long_name": "class",
-            "flag_values": [item.value for item in classes],
-            "flag_meanings": " ".join(item.name.strip().replace(" ", "_") for item in classes),
-            "_FillValue": NODATA,
-            "grid_mapping": "spatial_ref",
-        },
-        "confidence": {
-            "long_name": "largest class probability",
-            "units": "percent",
-            "_FillValue": NODATA,
-            "grid_mapping": "spatial_ref",
-        },
-    }
-
-
 def map_attrs(plan: MapPlan) -> dict[str, Any]:
     """What a map says about itself: how it was made and with what."""
     config = plan.loaded.config
+    loss = {CHANGED: config.scores[CHANGED]} if plan.precision == "bf16" and CHANGED in config.scores else {}
     return {
         "Conventions": "CF-1.11",
         "title": f"{config.title or config.modality} alone, {config.method}",
@@ -226,6 +255,9 @@ def map_attrs(plan: MapPlan) -> dict[str, Any]:
         "legend": [{"name": item.name, "value": item.value, "color": item.color} for item in config.classes],
         "bundle_digest": plan.digest,
         "cube_digest": cube_digest(plan.reader, config.modality),
+        "precision": plan.precision,
+        "outputs": sorted(plan.outputs),
+        **loss,
     }
 
 
@@ -233,21 +265,34 @@ def cube_digest(reader: CubeReader, modality: str) -> str:
     """SHA-256 of what a map depends on in a cube: the grid, the modality and what was written into each shard."""
     grid = [*reader.geobox.affine, *reader.shape, str(reader.geobox.crs)]
     digest = hashlib.sha256(repr((grid, reader.modalities[modality], reader.steps(modality))).encode())
-    ledger = Ledger(reader.path, modality)
-    states = ledger.states()
-    for row, column in np.ndindex(*states.shape):
-        digest.update(f"{states[row, column]} {ledger.read(row, column).digest}".encode())
+    digest.update(Ledger(reader.path, modality).digests().tobytes())
     return digest.hexdigest()
 
 
+@dataclass(slots=True)
+class _Loaded:
+    """A bundle and the forms of its model that this process has made."""
+
+    stamp: int
+    bundle: Bundle
+    forms: dict[Precision, SeriesModel] = field(default_factory=dict)
+
+    def form(self, precision: Precision) -> SeriesModel:
+        """Its model, folded for fast predictions."""
+        with _lock:
+            if precision not in self.forms:
+                self.forms[precision] = fast_form(self.bundle.model, precision)
+            return self.forms[precision]
+
+
 _lock = threading.Lock()
-_bundles: dict[Path, tuple[int, Bundle]] = {}
+_bundles: dict[Path, _Loaded] = {}
 
 
-def _loaded(path: Path) -> Bundle:
+def _loaded(path: Path) -> _Loaded:
     """A bundle from this process's cache, loaded where it is new or its files changed."""
     with _lock:
         stamp = max((file.stat().st_mtime_ns for file in path.glob("*") if file.is_file()), default=0)
-        if path not in _bundles or _bundles[path][0] != stamp:
-            _bundles[path] = (stamp, load_bundle(path))
-        return _bundles[path][1]
+        if path not in _bundles or _bundles[path].stamp != stamp:
+            _bundles[path] = _Loaded(stamp, load_bundle(path))
+        return _bundles[path]

@@ -9,15 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdico_cube.colearn.bundle import load_bundle
+from mdico_cube.colearn.fast import PlainForm, fast_form
 from mdico_cube.cube.store import open_reader
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.predict import NODATA, class_values, cube_digest, plan_map, predict_block, predict_map, windows
+from mdico_cube.maps.outputs import NODATA
+from mdico_cube.maps.predict import class_values, cube_digest, plan_map, predict_block, predict_map, windows
+
+EXTRAS = ("probabilities", "entropy", "observations")
 
 
-def whole(run, modality="sentinel2", pixels=32):
+def whole(run, modality="sentinel2", pixels=32, form=fast_form, outputs=()):
     bundle = load_bundle(run.bundle(modality))
     values, valid = run.reader.read(modality, *run.everything)
-    return bundle, values, valid, predict_block(bundle.model, values, valid, class_values(bundle), pixels)
+    stack = predict_block(form(bundle.model), values, valid, class_values(bundle), pixels, outputs)
+    return bundle, values, valid, stack
 
 
 def test_each_pixel_gets_the_best_class_and_its_probability(run):
@@ -54,20 +59,53 @@ def test_a_block_without_any_observation_never_reaches_the_model():
     assert (confidence == NODATA).all()
 
 
+@pytest.mark.parametrize("form", [fast_form, PlainForm, lambda model: fast_form(model, "bf16")])
 @pytest.mark.parametrize("pixels", [50, 256])
-def test_blockwise_equals_whole_raster(run, pixels):
-    bundle, values, valid, (classes, confidence) = whole(run, pixels=pixels)
+def test_blockwise_equals_whole_raster(run, pixels, form):
+    bundle, values, valid, stack = whole(run, pixels=pixels, form=form, outputs=EXTRAS)
+    model = form(bundle.model)
 
     @settings(max_examples=12, deadline=None)
     @given(tall=st.integers(3, 44), wide=st.integers(3, 52))
     def law(tall, wide):
         chosen = list(windows(run.shape, max(tall, wide)))[-3:]  # the last ones are cut by the edge
         for y, x in [(slice(0, tall), slice(0, wide)), *chosen]:
-            part = predict_block(bundle.model, values[..., y, x], valid[:, y, x], class_values(bundle), pixels)
-            assert np.array_equal(part[0], classes[y, x])
-            assert np.array_equal(part[1], confidence[y, x])
+            part = predict_block(model, values[..., y, x], valid[:, y, x], class_values(bundle), pixels, EXTRAS)
+            assert np.array_equal(part, stack[:, y, x])
 
     law()
+
+
+def test_extras_follow_from_the_logits(run):
+    bundle, values, valid, stack = whole(run, outputs=EXTRAS)
+    classes, confidence, *shares, entropy, observations = stack
+    assert np.array_equal(observations, valid.sum(axis=0))
+    assert observations.min() == 0
+    seen = valid.any(axis=0)
+    for layer in (*shares, entropy):
+        assert (layer[~seen] == NODATA).all()
+        assert layer[seen].max() <= 100
+    assert np.array_equal(np.max(shares, axis=0), confidence)
+    for y, x in ((0, 0), (20, 33), (43, 51)):
+        image = torch.from_numpy(values[None, :, :, y : y + 1, x : x + 1].copy())
+        logits = bundle.model(image, torch.from_numpy(valid[None, :, y : y + 1, x : x + 1].copy()))[0, :, 0, 0]
+        share = logits.softmax(dim=0).numpy()
+        assert np.abs(np.array([layer[y, x] for layer in shares]) - 100 * share).max() <= 0.51
+        assert abs(entropy[y, x] + 100 * (share * np.log(share)).sum() / np.log(3)) <= 0.51
+    plain = whole(run)[-1]
+    assert np.array_equal(plain, [classes, confidence])
+
+
+def test_a_map_with_extras_says_what_each_layer_is(run):
+    lazy = predict_map(run.cube, run.bundle(), pixels=32, outputs=("observations", "probabilities"))
+    assert list(lazy.data_vars) == ["class", "confidence", "probabilities", "observations"]
+    assert lazy["probabilities"].dims == ("label", "y", "x")
+    assert lazy["label"].values.tolist() == [1, 2, 4]
+    assert lazy["observations"].attrs["units"] == "1"
+    _, _, _valid, stack = whole(run, outputs=("observations", "probabilities"))
+    done = lazy.compute()
+    assert np.array_equal(done["probabilities"], stack[2:5])
+    assert np.array_equal(done["observations"], stack[5])
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 30))
@@ -81,7 +119,7 @@ def test_windows_cover_every_pixel_once(height, width, side):
 def test_a_model_with_another_number_of_classes_is_refused(run):
     bundle, values, valid, _ = whole(run)
     with pytest.raises(MdicoError, match="3 classes, its config names 2"):
-        predict_block(bundle.model, values, valid, (1, 2))
+        predict_block(fast_form(bundle.model), values, valid, (1, 2))
 
 
 def test_predict_map_is_lazy_georeferenced_and_equal_to_the_whole(run):

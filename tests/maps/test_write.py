@@ -7,6 +7,7 @@ import pytest
 import torch
 import zarr
 
+from mdico_cube.colearn.bundle import add_scores
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.predict import MapPlan, lazy_stack, plan_map, predict_map
 from mdico_cube.maps.write import find_maps, map_path, open_map, read_map, write_map
@@ -85,6 +86,46 @@ def test_resume_gives_the_same_bytes_and_recomputes_no_finished_shard(run, targe
     assert not done & set(counter.seen)
     assert len(done) + len(counter.seen) == 12
     assert files(target) == files(whole)
+
+
+def test_extras_are_written_resumed_and_named(run, target, monkeypatch):
+    outputs = ("probabilities", "entropy", "observations")
+    whole = write_map(run.cube, run.bundle(), run.out / "maps" / "whole.zarr", pixels=64, outputs=outputs)
+    with monkeypatch.context() as patch:
+        Counter(patch, stop_at=5)
+        with pytest.raises(KeyboardInterrupt):
+            write_map(run.cube, run.bundle(), target, pixels=64, outputs=outputs)
+    write_map(run.cube, run.bundle(), target, pixels=64, outputs=outputs, resume=True)
+    assert files(target) == files(whole)
+    written = open_map(target)
+    predicted = predict_map(run.cube, run.bundle(), pixels=64, outputs=outputs).compute()
+    assert set(written.data_vars) == {*predicted.data_vars, "ledger"}
+    for name in predicted.data_vars:
+        assert np.array_equal(written[name], predicted[name])
+        assert written[name].dims == predicted[name].dims
+    assert written["label"].values.tolist() == [1, 2, 4]
+    assert written.attrs["outputs"] == sorted(outputs)
+    with pytest.raises(MdicoError, match="begun with another outputs than entropy"):
+        write_map(run.cube, run.bundle(), target, resume=True, outputs=("entropy",))
+
+
+def test_resume_refuses_another_precision(run, target):
+    write_map(run.cube, run.bundle(), target)
+    with pytest.raises(MdicoError, match="begun with another precision than bf16"):
+        write_map(run.cube, run.bundle(), target, resume=True, precision="bf16")
+
+
+def test_a_map_in_bf16_says_so_and_is_nearly_the_same(run, target):
+    add_scores(run.bundle(), {"bf16_changed_classes": 0.004})
+    exact, rough = (
+        open_map(write_map(run.cube, run.bundle(), run.out / "maps" / f"{precision}.zarr", precision=precision))
+        for precision in ("32-true", "bf16")
+    )
+    assert rough.attrs["precision"] == "bf16"
+    assert rough.attrs["bf16_changed_classes"] == 0.004
+    assert "bf16_changed_classes" not in exact.attrs
+    assert (exact["confidence"] != rough["confidence"]).mean() > 0
+    assert (exact["class"] != rough["class"]).mean() < 0.05
 
 
 def test_a_shard_counts_only_when_both_variables_are_written(run, target, monkeypatch):

@@ -1,0 +1,201 @@
+"""A written map in, its STAC item beside the GeoTIFF out; the maps of a run in, one STAC collection over them out."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mdico_cube.colearn.mlm import stac_class
+from mdico_cube.cube.store import CubeReader, open_reader, writing
+from mdico_cube.maps.cog import read_legend
+from mdico_cube.maps.outputs import NODATA
+from mdico_cube.maps.write import find_maps, read_map
+
+STAC = "1.1.0"
+EXTENSIONS = (
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
+)
+COLLECTION = "collection.json"
+_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+_ZARR = "application/vnd.zarr; version=3"
+_JSON, _GEOJSON = "application/json", "application/geo+json"
+
+
+def write_item(source: Path, cube: Path, bundle: Path) -> Path:
+    """Write the STAC item of one map as `<stem>.json` beside `<stem>.tif`, whole or not at all.
+
+    It names the grid, the season, the classes with their colours, and links to the cube and to the model's own item.
+    Every address in it is relative, so a run's folder can move.
+
+    Args:
+        source: folder of a complete Zarr map whose GeoTIFFs stand beside it.
+        cube: folder of the cube it was made from.
+        bundle: folder of the bundle it was made with.
+
+    Returns:
+        The item's path.
+
+    Raises:
+        MdicoError: the map is incomplete or the folder cannot be written.
+    """
+    source = Path(source)
+    target, group = source.with_suffix(".json"), read_map(source)
+    facts: dict[str, Any] = dict(group.attrs)
+    reader = open_reader(cube)
+    west, south, east, north = degrees_box(reader)
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    classes = [stac_class(item) for item in read_legend(group)]
+    item = {
+        "type": "Feature",
+        "stac_version": STAC,
+        "stac_extensions": list(EXTENSIONS),
+        "id": source.stem,
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "bbox": [west, south, east, north],
+        "properties": {**_when(reader, facts["modality"]), **_properties(facts), **_projection(reader)},
+        "links": _links(target, Path(cube), Path(bundle)),
+        "assets": _assets(source, classes),
+        "collection": "maps",
+    }
+    return _write(item, target)
+
+
+def write_collection(out: Path, name: str) -> Path | None:
+    """Write `maps/collection.json` over the items of every map of a run; None where no map has an item.
+
+    Args:
+        out: folder of the run.
+        name: of the run.
+
+    Raises:
+        MdicoError: the folder cannot be written.
+    """
+    paths = [path.with_suffix(".json") for path in find_maps(out) if path.with_suffix(".json").exists()]
+    if not paths:
+        return None
+    target = Path(out) / "maps" / COLLECTION
+    items = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    titles = [item["properties"]["title"] for item in items]
+    links = [_link("item", path, target, _GEOJSON, title) for path, title in zip(paths, titles, strict=True)]
+    collection = {
+        "type": "Collection",
+        "stac_version": STAC,
+        "stac_extensions": [],
+        "id": "maps",
+        "title": f"{name}: maps",
+        "description": "Land-cover maps, each made with one sensor alone.",
+        "license": "other",
+        "extent": _extent(items),
+        "summaries": {
+            key: sorted({item["properties"][key] for item in items}) for key in ("mdico:method", "mdico:modality")
+        },
+        "links": [{"rel": "root", "href": f"./{COLLECTION}", "type": _JSON}, *links],
+    }
+    return _write(collection, target)
+
+
+def degrees_box(reader: CubeReader) -> tuple[float, float, float, float]:
+    """West, south, east, north of a cube in degrees."""
+    left, bottom, right, top = reader.geobox.extent.to_crs("EPSG:4326", resolution=1000).boundingbox.bbox
+    return left, bottom, right, top
+
+
+def _when(reader: CubeReader, modality: str) -> dict[str, Any]:
+    """The days the sensor's steps begin on; a sensor without time takes those of the cube."""
+    steps = [step for name in (modality, *reader.modalities) for step in reader.steps(name) if step]
+    if not steps:
+        written = datetime.fromtimestamp(reader.path.stat().st_mtime, UTC)
+        return {"datetime": written.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    own = [step for step in reader.steps(modality) if step] or steps
+    return {
+        "datetime": None,
+        "start_datetime": f"{min(own)}T00:00:00Z",
+        "end_datetime": f"{max(own)}T00:00:00Z",
+    }
+
+
+def _properties(facts: dict[str, Any]) -> dict[str, Any]:
+    names = ("method", "modality", "seed", "protocol", "precision", "bundle_digest", "cube_digest")
+    return {"title": facts["title"], **{f"mdico:{name}": facts[name] for name in names if name in facts}}
+
+
+def _projection(reader: CubeReader) -> dict[str, Any]:
+    crs = reader.geobox.crs
+    code = f"EPSG:{crs.epsg}" if crs is not None and crs.epsg else None
+    return {
+        "proj:code": code,
+        **({"proj:wkt2": str(reader.attrs["proj:wkt2"])} if code is None else {}),
+        "proj:shape": list(reader.shape),
+        "proj:transform": list(reader.geobox.affine)[:6],
+        "proj:bbox": list(reader.geobox.boundingbox.bbox),
+    }
+
+
+def _links(target: Path, cube: Path, bundle: Path) -> list[dict[str, Any]]:
+    return [
+        {"rel": "root", "href": f"./{COLLECTION}", "type": _JSON},
+        {"rel": "parent", "href": f"./{COLLECTION}", "type": _JSON},
+        {"rel": "collection", "href": f"./{COLLECTION}", "type": _JSON},
+        _link("derived_from", cube, target, _ZARR, "The cube"),
+        _link("derived_from", bundle / "item.json", target, _GEOJSON, "The model"),
+    ]
+
+
+def _link(rel: str, path: Path, target: Path, kind: str, title: str) -> dict[str, Any]:
+    return {"rel": rel, "href": _relative(path, target), "type": kind, "title": title}
+
+
+def _relative(path: Path, target: Path) -> str:
+    found = Path(os.path.relpath(Path(path).resolve(), target.resolve().parent)).as_posix()
+    return found if found.startswith("../") else f"./{found}"
+
+
+def _assets(source: Path, classes: list[dict[str, Any]]) -> dict[str, Any]:
+    byte = {"data_type": "uint8", "nodata": NODATA}
+    found: dict[str, Any] = {
+        "class": {
+            "href": f"./{source.stem}.tif",
+            "type": _COG,
+            "title": "Classes",
+            "roles": ["data"],
+            **byte,
+            "classification:classes": classes,
+        },
+        "confidence": {
+            "href": f"./{source.stem}-confidence.tif",
+            "type": _COG,
+            "title": "Largest class probability",
+            "roles": ["data"],
+            **byte,
+            "unit": "%",
+        },
+        "zarr": {"href": f"./{source.name}", "type": _ZARR, "title": "The map as Zarr", "roles": ["data"]},
+    }
+    return {key: asset for key, asset in found.items() if (source.parent / asset["href"]).exists()}
+
+
+def _extent(items: list[dict[str, Any]]) -> dict[str, Any]:
+    boxes = list(zip(*(item["bbox"] for item in items), strict=True))
+    dates = [
+        item["properties"].get(key) or item["properties"]["datetime"]
+        for item in items
+        for key in ("start_datetime", "end_datetime")
+    ]
+    box = [*(min(values) for values in boxes[:2]), *(max(values) for values in boxes[2:])]
+    return {"spatial": {"bbox": [box]}, "temporal": {"interval": [[min(dates), max(dates)]]}}
+
+
+def _write(data: dict[str, Any], target: Path) -> Path:
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    with writing(target):
+        try:
+            part.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    return target

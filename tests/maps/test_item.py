@@ -1,0 +1,94 @@
+"""A map's STAC item and the collection over a run's maps: valid, true to the grid, every address leads somewhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pystac
+import pystac.validation
+import pytest
+import rasterio
+import rasterio.warp
+import zarr
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.maps.cog import write_cog
+from mdico_cube.maps.item import write_collection, write_item
+from mdico_cube.maps.write import map_path, write_map
+
+
+@pytest.fixture
+def source(run):
+    source = write_map(run.cube, run.bundle(), map_path(run.out, "mdico", "sentinel2", 0))
+    write_cog(source, source.with_suffix(".tif"), "map")
+    return source
+
+
+def core_valid(path) -> dict:
+    data = json.loads(path.read_text())
+    pystac.validation.validate_dict({**data, "stac_extensions": []})  # the core schema, without the network
+    return data
+
+
+def test_the_item_is_valid_and_says_what_the_map_is(run, source):
+    target = write_item(source, run.cube, run.bundle())
+    assert target == source.with_suffix(".json")
+    data = core_valid(target)
+    with rasterio.open(source.with_suffix(".tif")) as tiff:
+        assert data["properties"]["proj:code"] == f"EPSG:{tiff.crs.to_epsg()}"
+        assert data["properties"]["proj:shape"] == [tiff.height, tiff.width]
+        assert data["properties"]["proj:transform"] == list(tiff.transform)[:6]
+        west, south, east, north = rasterio.warp.transform_bounds(tiff.crs, "EPSG:4326", *tiff.bounds)
+        assert data["assets"]["class"]["nodata"] == tiff.nodata
+        colors = tiff.colormap(1)
+    assert data["bbox"] == pytest.approx([west, south, east, north], abs=1e-5)
+    for item, expected in zip(data["assets"]["class"]["classification:classes"], run.classes, strict=True):
+        assert (item["value"], item["title"]) == (expected.value, expected.name)
+        assert item["color_hint"] == "".join(f"{part:02X}" for part in colors[expected.value][:3])
+    assert data["properties"]["start_datetime"] == "2021-04-01T00:00:00Z"
+    assert data["properties"]["end_datetime"] == "2021-07-01T00:00:00Z"
+    assert data["properties"]["mdico:method"] == "mdico"
+
+
+def test_every_address_is_relative_and_leads_somewhere_wherever_the_run_is_moved(run, source, tmp_path):
+    write_item(source, run.cube, run.bundle())
+    write_collection(run.out, "here")
+    moved = tmp_path / "moved"
+    shutil.move(run.out, moved)
+    folder = moved / "maps"
+    for path in (folder / "collection.json", folder / f"{source.stem}.json"):
+        data = json.loads(path.read_text())
+        places = [*data["links"], *data.get("assets", {}).values()]
+        assert len(places) >= 2
+        for place in places:
+            assert place["href"].startswith(("./", "../"))
+            assert (folder / place["href"]).exists()
+    derived = [link["href"] for link in data["links"] if link["rel"] == "derived_from"]
+    model = json.loads((folder / derived[1]).read_text())
+    assert model["properties"]["mlm:name"] == "mdico-sentinel2-seed0"
+
+
+def test_the_collection_covers_every_item_and_reads_with_pystac(run, source):
+    other = write_map(run.cube, run.bundle("sentinel1"), map_path(run.out, "mdico", "sentinel1", 0))
+    write_item(source, run.cube, run.bundle())
+    assert "class" not in json.loads(write_item(other, run.cube, run.bundle("sentinel1")).read_text())["assets"]
+    path = write_collection(run.out, "here")
+    data = core_valid(path)
+    assert data["summaries"]["mdico:modality"] == ["sentinel1", "sentinel2"]
+    collection = pystac.Collection.from_file(str(path))
+    assert sorted(item.id for item in collection.get_items()) == ["mdico-sentinel1-seed0", "mdico-sentinel2-seed0"]
+    assert collection.extent.spatial.bboxes[0] == pytest.approx(next(collection.get_items()).bbox)
+
+
+def test_writing_again_gives_the_same_bytes_and_leaves_nothing_behind(run, source):
+    before = write_item(source, run.cube, run.bundle()).read_bytes()
+    assert write_item(source, run.cube, run.bundle()).read_bytes() == before
+    assert not [path for path in source.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_no_collection_without_items_and_no_item_of_half_a_map(run, source):
+    assert write_collection(run.out, "here") is None
+    zarr.open_group(source, mode="r+")["ledger"][0, 0] = 0
+    with pytest.raises(MdicoError, match="shards are missing"):
+        write_item(source, run.cube, run.bundle())
