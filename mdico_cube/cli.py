@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ class Door(TyperGroup):
         except MdicoError as error:
             _stop(f"error: {error}", 2)
         except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
             reason = f"{error.filename or 'file'}: {error.strerror or error}"
             _stop(f"error: {reason}. Free space or choose another folder, then go on with --resume.", 2)
         except KeyboardInterrupt:
@@ -221,6 +224,101 @@ def inspect(
             out.print(f"{status.modality}: offset {offset}: {items} items")
         for shard, error in status.errors.items():
             out.print(f"{status.modality}: shard {shard} failed: {error}")
+
+
+catalogs_app = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown")
+app.add_typer(catalogs_app, name="catalogs", rich_help_panel="Help")
+
+
+@catalogs_app.callback()
+def catalogs(ctx: typer.Context) -> None:
+    """The catalogs that come with the project, and whether one works.
+
+    Example: `mdico catalogs`, `mdico catalogs check earth-search`
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    table = Table("name", "title", "address", "modalities")
+    for catalog in mdico.list_catalogs():
+        table.add_row(
+            catalog.name, catalog.title, catalog.href or "`href` in the recipe", ", ".join(catalog.modalities)
+        )
+    out.print(table)
+
+
+@catalogs_app.command("check")
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A catalog's name, or the path of its YAML file.")],
+    href: Annotated[str | None, typer.Option("--href", help="Where it is, if its file does not say.")] = None,
+) -> None:
+    """Is it reachable, are its collections and assets there, do the rules know its offsets? No pixel is read.
+
+    Example: `mdico catalogs check local --href demo-output/region/catalog.json`
+    """
+    checks = mdico.check_catalog(name, href)
+    for one in checks:
+        out.print(f"{'ok    ' if one.passed else 'FAILED'} {one.name}: {one.detail}", soft_wrap=True, markup=False)
+    failed = sum(not one.passed for one in checks)
+    if failed:
+        raise MdicoError(f"catalog {name}: {failed} of {len(checks)} checks failed.")
+
+
+@app.command(rich_help_panel="Lab")
+def methods(as_json: AsJson = False) -> None:
+    """Every co-learning method with its paper and its loss.
+
+    Example: `mdico methods`
+    """
+    facts = {
+        name: {
+            "title": method.card.title,
+            "paper": method.card.paper,
+            "formula": method.card.formula,
+            "maps_alone": method.maps_alone,
+            "any_subset": method.any_subset,
+        }
+        for name, method in mdico.METHODS.items()
+    }
+    if as_json:
+        sys.stdout.write(json.dumps(facts, indent=1) + "\n")
+        return
+    for name, fact in facts.items():
+        kinds = ["maps with one sensor" if fact["maps_alone"] else "needs every sensor"]
+        kinds += ["predicts from any subset"] if fact["any_subset"] else []
+        out.print(f"[bold]{name}[/bold]  {fact['title']}: {'; '.join(kinds)}", soft_wrap=True)
+        out.print(f"  paper: {fact['paper']}\n  loss: {fact['formula']}", soft_wrap=True, markup=False)
+
+
+@app.command(rich_help_panel="Lab")
+def benchmark(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="pixel-series.")],
+    data: Annotated[Path, typer.Option("--data", help="The file, npz or Parquet.")],
+    label: Annotated[str, typer.Option("--label", help="Column with the class.")],
+    target: Annotated[Path, typer.Option("--out", help="Where runs and table are written.")],
+    method: Annotated[str, typer.Option("--methods", help="Separated by commas.")] = "independent,mdico",
+    modality: Annotated[str | None, typer.Option("--modalities", help="Separated by commas; default: all.")] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", help="Column of what belongs together; default: place.")
+    ] = None,
+    folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
+    seeds: Annotated[int, typer.Option("--seeds", min=1)] = 3,
+    protocol: Annotated[str, typer.Option("--protocol", help="honest, or paper: only to compare.")] = "honest",
+    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 30,
+    encoder: Annotated[str, typer.Option("--encoder", help="tempcnn, ltae or gru.")] = "tempcnn",
+    min_samples: Annotated[int, typer.Option("--min-samples", min=1, help="Smaller classes are left out.")] = 10,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+) -> None:
+    """Methods compared over folds and seeds, with random forest and gradient boosting beside them.
+
+    Example: `mdico benchmark pixel-series --data crops.npz --label crop --methods independent,mdico --out bench`
+    """
+    if protocol not in ("honest", "paper"):
+        raise MdicoError(f"--protocol is honest or paper, came {protocol!r}. Choose one of them.")
+    plan = mdico.BenchmarkPlan(tuple(method.split(",")), folds, seeds, protocol, epochs, encoder)
+    chosen = modality.split(",") if modality else None
+    table = mdico.benchmark(name, data, label, target, plan, chosen, group, min_samples, overwrite, resume)
+    sys.stdout.write(mdico.benchmark_table(table))
 
 
 @app.command(rich_help_panel="Help")

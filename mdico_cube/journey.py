@@ -12,8 +12,9 @@ from typing import Any
 
 import xarray as xr
 
-from mdico_cube.colearn.bundle import CONFIG, Box, add_scores, save_bundle
+from mdico_cube.colearn.bundle import CONFIG, add_scores, save_bundle
 from mdico_cube.colearn.bundle_config import read_config
+from mdico_cube.colearn.encoders.registry import get_encoder
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.trainer import fit
 from mdico_cube.cube.build import build_cube, check_free
@@ -25,11 +26,13 @@ from mdico_cube.demo.region import DemoRegion, write_region
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import write_cog
 from mdico_cube.maps.evaluate import evaluate as evaluate_maps
+from mdico_cube.maps.item import degrees_box, write_collection, write_item
+from mdico_cube.maps.precision import record_bf16_loss
 from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores, Scores
 from mdico_cube.maps.write import is_stale, map_path, write_map
 from mdico_cube.patches.dataset import StoredWindows, make_loader
-from mdico_cube.patches.extract import extract_samples
+from mdico_cube.patches.extract import check_origin, extract_samples
 from mdico_cube.patches.labels import rasterize_labels
 from mdico_cube.patches.samples import open_samples
 from mdico_cube.patches.splits import TEST, TRAIN, VALIDATION
@@ -128,18 +131,13 @@ def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list
         MdicoError: no samples, existing bundles without overwrite or resume, or training that cannot start.
     """
     places, section = Places(recipe.output), recipe.colearn
-    for method in section.methods:
-        get_method(method)
-    wanted = [
-        (method, seed, [places.bundle(method, seed, name) for name in section.modalities])
-        for method in section.methods
-        for seed in section.seeds
-    ]
+    _check(recipe)
+    wanted = [(method, seed, _bundles(recipe, method, seed)) for method in section.methods for seed in section.seeds]
     standing = [folder for _, _, folders in wanted for folder in folders if folder.exists()]
     if standing and not (overwrite or resume):
         raise MdicoError(f"{standing[0]}: exists already. Use --resume to go on or --overwrite to train again.")
     for method, seed, folders in wanted:
-        if resume and not overwrite and _are_current(recipe, places, folders):
+        if resume and not overwrite and folders and _are_current(recipe, places, folders):
             say(f"train: {method}, seed {seed} stands, skipped")
         else:
             _train_one(recipe, places, method, seed, resume and not overwrite)
@@ -164,8 +162,14 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
         seed,
         resume=resume,
     )
-    for name in section.modalities:
-        save_bundle(places.bundle(method, seed, name), trained, name, bbox=_bbox(places.cube), overwrite=True)
+    for folder in _bundles(recipe, method, seed):
+        save_bundle(folder, trained, folder.name, bbox=degrees_box(open_reader(places.cube)), overwrite=True)
+
+
+def _bundles(recipe: Recipe, method: str, seed: int) -> list[Path]:
+    """Where one training's bundles stand, one per sensor; none for a method that cannot map with one sensor."""
+    names = recipe.colearn.modalities if get_method(method).maps_alone else ()
+    return [Places(recipe.output).bundle(method, seed, name) for name in names]
 
 
 def _are_current(recipe: Recipe, places: Places, folders: Sequence[Path]) -> bool:
@@ -185,6 +189,7 @@ def _are_current(recipe: Recipe, places: Places, folders: Sequence[Path]) -> boo
 
 
 def _check_samples(recipe: Recipe, places: Places) -> None:
+    check_origin(places.samples, open_reader(places.cube))
     lacking = [name for name in recipe.colearn.modalities if name not in open_samples(places.samples).inputs]
     if lacking:
         raise MdicoError(
@@ -192,16 +197,11 @@ def _check_samples(recipe: Recipe, places: Places) -> None:
         )
 
 
-def _bbox(cube: Path) -> Box:
-    left, bottom, right, top = open_reader(cube).geobox.extent.to_crs("EPSG:4326", resolution=1000).boundingbox.bbox
-    return left, bottom, right, top
-
-
 def predict(recipe: Recipe, overwrite: bool = False, resume: bool = False, workers: int | None = None) -> list[Path]:
-    """Map the whole region with one sensor at a time, as Zarr and as Cloud-Optimized GeoTIFF.
+    """Map the whole region with one sensor at a time: Zarr, Cloud-Optimized GeoTIFF and STAC item.
 
     Returns:
-        The maps (Zarr); the GeoTIFF stands beside each, with the suffix .tif.
+        The maps (Zarr); beside each stand the GeoTIFF and the STAC item, with the suffixes .tif and .json.
 
     Raises:
         MdicoError: no bundle, a bundle that does not fit the cube, or existing maps without overwrite or resume.
@@ -212,7 +212,9 @@ def predict(recipe: Recipe, overwrite: bool = False, resume: bool = False, worke
         if not bundle.exists():
             raise MdicoError(f"{bundle}: there is no model. Train it with `mdico train`.")
         target = map_path(recipe.output, method, modality, seed)
-        stale = resume and is_stale(places.cube, bundle, target)
+        if recipe.maps.precision == "bf16" and places.samples.exists():
+            record_bf16_loss(bundle, places.samples)
+        stale = resume and is_stale(places.cube, bundle, target, recipe.maps.precision, recipe.maps.outputs)
         if stale:
             say(f"predict: {target.name} was made from another model or cube, so it is made again")
         write_map(
@@ -223,15 +225,22 @@ def predict(recipe: Recipe, overwrite: bool = False, resume: bool = False, worke
             resume=resume,
             workers=workers,
             pixels=recipe.maps.pixels,
+            precision=recipe.maps.precision,
+            outputs=recipe.maps.outputs,
         )
         write_cog(target, target.with_suffix(".tif"), f"{recipe.name}: {method}, {modality} alone")
+        write_item(target, places.cube, bundle)
         done.append(target)
+    write_collection(recipe.output, recipe.name)
     return done
 
 
 def _maps(recipe: Recipe) -> Iterator[tuple[str, str, int]]:
     seeds = recipe.colearn.seeds if recipe.maps.seeds == "all" else recipe.colearn.seeds[:1]
     for method in recipe.maps.methods or recipe.colearn.methods:
+        if not get_method(method).maps_alone:
+            say(f"predict: {method} cannot map with one sensor, skipped")
+            continue
         for modality in recipe.maps.modalities or recipe.colearn.modalities:
             for seed in seeds:
                 yield method, modality, seed
@@ -243,7 +252,11 @@ def evaluate(recipe: Recipe, overwrite: bool = False) -> Scores:
     Raises:
         MdicoError: no maps, no held-out label, or scores exist already.
     """
-    places, scores = Places(recipe.output), evaluate_maps(recipe.output, overwrite)
+    places = Places(recipe.output)
+    wanted = [map_path(recipe.output, method, modality, seed) for method, modality, seed in _maps(recipe)]
+    if all(path.exists() for path in wanted):
+        check_origin(places.samples, open_reader(places.cube))
+    scores = evaluate_maps(recipe.output, overwrite, wanted)
     for result in scores.maps:
         bundle = places.bundle(result.method, result.seed, result.modality)
         if bundle.exists():
@@ -291,7 +304,7 @@ def run(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> Scores
     for name, stage in stages:
         start = time.monotonic()
         results[name] = stage()
-        seconds[name] = round(time.monotonic() - start, 2)
+        seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 2)
         with writing(recipe.output):
             _timings_path(recipe).write_text(json.dumps(seconds, indent=1), encoding="utf-8")
     scores = results["evaluate"]
@@ -305,18 +318,22 @@ def _timings_path(recipe: Recipe) -> Path:
 
 def _timings(recipe: Recipe) -> dict[str, float]:
     path = _timings_path(recipe)
-    found: Any = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {str(name): float(seconds) for name, seconds in found.items()}
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): float(seconds) for name, seconds in found.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}  # none yet, or not ours to read
 
 
 def prepare_demo(
-    folder: Path, region: DemoRegion | None = None, overwrite: bool = False, resume: bool = False
+    folder: Path | str, region: DemoRegion | None = None, overwrite: bool = False, resume: bool = False
 ) -> Recipe:
     """Write the embedded region and its recipe into a folder: files as a catalog would hold them.
 
     Raises:
         MdicoError: the folder holds a region already and neither overwrite nor resume was asked for.
     """
+    folder = Path(folder)
     recipe_path = folder / "demo.yml"
     check_free(recipe_path, overwrite, resume)
     if overwrite or not recipe_path.exists():
@@ -343,8 +360,15 @@ def pipeline_folder() -> Path:
 
 def _check(recipe: Recipe) -> None:
     """What can be known to fail before anything is read."""
-    for method in recipe.colearn.methods:
-        get_method(method)
+    get_encoder(recipe.colearn.encoder.name)
+    alone = {method: get_method(method).maps_alone for method in recipe.colearn.methods}
+    for method in recipe.maps.methods or ():
+        if not get_method(method).maps_alone:
+            raise MdicoError(f"maps.methods: {method} cannot map with one sensor. Take it out of the list.")
+    if not any(alone.values()):
+        raise MdicoError(
+            f"colearn.methods: {', '.join(alone)} cannot map with one sensor. Add one that can, for example mdico."
+        )
 
 
 __all__ = [

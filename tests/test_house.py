@@ -19,6 +19,7 @@ FLOORS = [
     {"patches", "colearn"},
     {"maps"},
     {"benchmarks", "demo"},
+    {"accessor"},
     {"journey"},
     {"cli"},
 ]

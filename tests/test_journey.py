@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
-from conftest import toy_counts
+from toy_world import toy_counts
 
 import mdico_cube as mdico
 from mdico_cube import cli
@@ -78,6 +78,33 @@ def test_the_whole_journey(door: Door, recipe_file: Path, tmp_path: Path) -> Non
     assert (folder / "maps/mdico-sentinel1-seed0.tif").read_bytes() == before
 
 
+def test_a_fusion_method_is_trained_and_not_mapped(recipe_facts: dict[str, Any], tmp_path: Path) -> None:
+    recipe_facts["colearn"] |= {
+        "methods": ["fusion-input", "comiss"],
+        "encoder": {"name": "gru", "width": 8, "hidden": 8},
+    }
+    recipe = mdico.parse_recipe(recipe_facts)
+    mdico.build(recipe)
+    mdico.sample(recipe)
+    folders = mdico.train(recipe)
+    assert [folder.parts[-3:] for folder in folders] == [("comiss", "seed-0", m) for m in recipe.colearn.modalities]
+    assert (tmp_path / "out" / "models" / "fusion-input" / "seed-0" / "best.ckpt").is_file()
+    assert mdico.train(recipe, resume=True) == folders
+    assert [path.name for path in mdico.predict(recipe)]
+    only = recipe_facts | {"maps": {"methods": ["fusion-input"]}}
+    with pytest.raises(mdico.MdicoError, match=r"maps.methods: fusion-input cannot map with one sensor"):
+        mdico.plan(mdico.parse_recipe(only))
+    recipe_facts["colearn"]["methods"] = ["fusion-input"]
+    with pytest.raises(mdico.MdicoError, match=r"Add one that can"):
+        mdico.plan(mdico.parse_recipe(recipe_facts))
+
+
+def test_an_unknown_encoder_is_refused_before_anything_is_read(recipe_facts: dict[str, Any]) -> None:
+    recipe_facts["colearn"]["encoder"] = {"name": "tempcn"}
+    with pytest.raises(mdico.MdicoError, match="unknown encoder 'tempcn', did you mean 'tempcnn'"):
+        mdico.plan(mdico.parse_recipe(recipe_facts))
+
+
 def test_resume_does_again_what_has_changed(recipe_facts: dict[str, Any]) -> None:
     """New samples make bundles and maps stale; what has not changed is left alone."""
     recipe_facts["colearn"] |= {"methods": ["independent"]}
@@ -133,6 +160,52 @@ def test_the_paper_protocol_is_marked(recipe_facts: dict[str, Any], tmp_path: Pa
     assert bundle.config.training.samples == len(store.where(1, 2)), "the validation blocks train as well"
     mdico.predict(recipe)
     assert "paper" in json.dumps(mdico.evaluate(recipe).to_dict())
+
+
+@pytest.mark.parametrize(("protocol", "learn", "stop"), [("honest", (1,), (2,)), ("paper", (1, 2), (3,))])
+def test_training_sees_only_the_folds_of_its_protocol(
+    recipe_facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, protocol: str, learn: Any, stop: Any
+) -> None:
+    """Under the honest protocol neither training nor early stopping ever sees a scored block."""
+    recipe_facts["colearn"]["protocol"] = protocol
+    recipe = mdico.parse_recipe(recipe_facts)
+    mdico.build(recipe)
+    store = mdico.open_samples(mdico.sample(recipe))
+    seen: list[Any] = []
+
+    def spy(*words: Any, **_: Any) -> None:
+        seen.extend(words[4:6])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mdico_cube.journey.fit", spy)
+    with pytest.raises(KeyboardInterrupt):
+        mdico.train(recipe)
+    for loader, folds in zip(seen, (learn, stop), strict=True):
+        stored, target = loader.dataset.source.gather(np.arange(len(loader.dataset)))
+        rows = store.where(*folds)
+        for name, values in stored.items():
+            np.testing.assert_array_equal(values, np.asarray(store.array(name)[:])[rows])
+        np.testing.assert_array_equal(target, np.asarray(store.array("target")[:])[rows])
+
+
+def test_scores_need_samples_of_this_cube_and_labels(recipe_facts: dict[str, Any]) -> None:
+    recipe_facts["colearn"] |= {"methods": ["independent"]}
+    recipe = mdico.parse_recipe(recipe_facts)
+    mdico.run(recipe)
+    recipe_facts["labels"]["classes"].reverse()
+    changed = mdico.parse_recipe(recipe_facts)
+    mdico.build(changed, resume=True)
+    for stage in (mdico.train, mdico.evaluate):
+        with pytest.raises(mdico.MdicoError, match="drawn from another cube or other labels"):
+            stage(changed, overwrite=True)
+
+
+def test_scores_are_of_the_recipes_maps_only(recipe_facts: dict[str, Any]) -> None:
+    recipe = mdico.parse_recipe(recipe_facts)
+    mdico.run(recipe)
+    recipe_facts["colearn"] |= {"methods": ["independent"]}
+    scores = mdico.run(mdico.parse_recipe(recipe_facts), resume=True)
+    assert {result.method for result in scores.maps} == {"independent"}
 
 
 def test_scenes_are_lazy_and_in_counts(recipe_facts: dict[str, Any]) -> None:
@@ -259,3 +332,14 @@ def test_public_names_are_what_they_say() -> None:
         assert getattr(mdico, name) is not None
     with pytest.raises(AttributeError):
         _ = mdico.nonsense
+
+
+def test_the_demo_s_recipe_covers_the_region_that_was_asked_for(tmp_path: Path) -> None:
+    region = mdico.DemoRegion(size=48, year=2023, collections=("cop-dem-glo-30",))
+    recipe = mdico.prepare_demo(tmp_path, region)
+    card = json.loads((tmp_path / "region" / "region.json").read_text())
+    assert list(recipe.area.bounds or ()) == card["bounds"]
+    assert (recipe.period.start, recipe.period.end) == ("2023-01-01", "2023-12-31")
+    whole = mdico.load_recipe(mdico.pipeline_folder() / "demo.yml")
+    same = {"area": whole.area, "period": whole.period, "labels": whole.labels, "output": whole.output}
+    assert recipe.model_copy(update={**same, "href": whole.href}) == whole

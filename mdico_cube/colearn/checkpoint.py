@@ -74,14 +74,14 @@ def finished(checkpoint: dict[str, Any], section: TrainSection) -> bool:
     return len(checkpoint["rows"]) >= section.epochs or any(stopped)
 
 
-def restore_best(model: CoLearner, history: list[Row], folder: Path) -> int:
-    """Put the best epoch's weights into the model and give its number."""
+def restore(model: CoLearner, history: list[Row], folder: Path, keep: str) -> int:
+    """Put the "best" or "last" epoch's weights into the model and give its number."""
     if not isfinite(history[0]["val_loss"]):
         raise MdicoError(
             f"training diverged: the validation loss of epoch 1 is {history[0]['val_loss']}. "
             "Lower train.learning_rate, and check the inputs for values far outside their range."
         )
-    state: dict[str, Any] = load(folder / "best.ckpt")
+    state: dict[str, Any] = load(folder / f"{keep}.ckpt")
     prefix = "model."
     model.load_state_dict({k.removeprefix(prefix): v for k, v in state["state_dict"].items() if k.startswith(prefix)})
     model.cpu().eval()

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassF1Score
 
 from mdico_cube.batch import UNLABELLED, Batch
-from mdico_cube.colearn.method import CoLearner, supervised
+from mdico_cube.colearn.method import CoLearner
 from mdico_cube.colearn.trained import Row
 from mdico_cube.recipe import TrainSection
 
@@ -71,7 +71,7 @@ class Loop(pl.LightningModule):
         self.section = section
         self.loader = loader
         self.rows: list[Row] = []
-        self._scores = {m: MulticlassF1Score(classes, ignore_index=UNLABELLED) for m in model.modalities}
+        self._scores = {m: MulticlassF1Score(classes, ignore_index=UNLABELLED) for m in model.outputs}
         self._restart_sums()
 
     def _restart_sums(self) -> None:
@@ -126,7 +126,7 @@ class Loop(pl.LightningModule):
         self._validation_sum += torch.stack(list(losses.values())).sum() * len(batch)
         self._validation_samples += len(batch)
         for m, score in self._scores.items():
-            score.update(logits[m].argmax(dim=1), supervised(batch, m))
+            score.update(logits[m].argmax(dim=1), self.model.target(batch, m))
 
     def on_validation_epoch_end(self) -> None:
         """Log what early stopping, checkpoints and bars read."""

@@ -84,6 +84,41 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
         return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
 
 
+def distillation(student: Tensor, teacher: Tensor, temperature: float, where: Tensor) -> Tensor:
+    """Soft targets: mean over pixels of T^2 KL( softmax(teacher / T) || softmax(student / T) ) (Hinton et al., 2015).
+
+    The teacher gets no gradient.
+
+    Args:
+        student: (B, K, H, W) logits.
+        teacher: (B, K, H, W) logits.
+        temperature: T.
+        where: (B, H, W) bool, the pixels that count.
+
+    Returns:
+        Scalar; 0, with zero gradients, when no pixel counts.
+    """
+    goal = F.log_softmax(teacher.detach() / temperature, dim=1)
+    got = F.log_softmax(student / temperature, dim=1)
+    pixels = (goal.exp() * (goal - got)).sum(dim=1)  # (B, H, W)
+    return temperature**2 * torch.where(where, pixels, 0.0).sum() / where.sum().clamp(min=1)
+
+
+def squared_cosine(first: Tensor, second: Tensor, where: Tensor) -> Tensor:
+    """Mean over pixels of cos^2 between two embeddings: 0 where they are orthogonal.
+
+    Args:
+        first: (B, D, H, W).
+        second: (B, D, H, W).
+        where: (B, H, W) bool, the pixels that count.
+
+    Returns:
+        Scalar; 0, with zero gradients, when no pixel counts.
+    """
+    cosine = F.cosine_similarity(first, second, dim=1, eps=1e-6)  # (B, H, W)
+    return torch.where(where, cosine**2, 0.0).sum() / where.sum().clamp(min=1)
+
+
 def spread(eligible: Tensor, most: int) -> Tensor:
     """Indices of at most `most` True entries, spread evenly over all of them; the same for the same input.
 

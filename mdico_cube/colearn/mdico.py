@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from mdico_cube.batch import UNLABELLED, Batch
+from mdico_cube.colearn.chains import Chain, Keep, encoder_layers
 from mdico_cube.colearn.encoders.registry import build_encoder
 from mdico_cube.colearn.inputs import Normalise
 from mdico_cube.colearn.losses import balanced_cross_entropy, nt_xent, spread
-from mdico_cube.colearn.method import CoLearner, PixelLinear, present, supervised
+from mdico_cube.colearn.method import CoLearner, MethodCard, PixelLinear, present, supervised
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ColearnSection
 from mdico_cube.spec import InputSpec
@@ -57,6 +58,14 @@ class MDiCoPath(nn.Module):
         """(B, T, C, H, W) physical values and (B, T, H, W) observed to logits (B, K, H, W)."""
         return self.classify(self.embed(images, valid))
 
+    def chain(self) -> Chain | None:
+        """The path as data; see Chained."""
+        unique, common = encoder_layers(self.encoder_unique), encoder_layers(self.encoder_common)
+        if unique is None or common is None:
+            return None
+        specific = (*unique, Keep(self.head.in_features // 2))
+        return Chain(self.inputs, (specific, (*common, *self.shared)), (self.head,))
+
 
 class MDiCo(CoLearner):
     """Multi-modal disentanglement for co-learning (Mena et al., Machine Learning 114, 2025; arXiv 2510.19579).
@@ -74,7 +83,14 @@ class MDiCo(CoLearner):
 
     Pixels: l counts labelled pixels where the modality was observed, L_mod every observed pixel, labelled or not,
     NT-Xent at most `contrast_pixels` labelled pixels where both modalities were observed, evenly spread over the batch.
+    The paper has no fused prediction; `fused` takes the mean of the modalities' logits [our inference].
     """
+
+    card = MethodCard(
+        "MDiCo",
+        "Mena et al., Machine Learning 114, 2025 (arXiv 2510.19579)",
+        "mean_m [l(y_m) + (l(A spe) + l(A sha))/2 + (CE(D spe, m) + CE(D unu, m))/2] + sum_ij NT-Xent(sha_i, sha_j)",
+    )
 
     def __init__(
         self, inputs: dict[str, InputSpec], classes: int, section: ColearnSection, class_weights: Tensor | None
@@ -94,10 +110,8 @@ class MDiCo(CoLearner):
 
     def learn(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(the losses whose weight is above 0, modality -> logits (B, K, H, W))."""
-        paths = {m: self._path(m) for m in self.modalities}
-        spaces = {m: path.embed(batch.images[m], batch.valid[m]) for m, path in paths.items()}
-        logits = {m: path.classify(spaces[m]) for m, path in paths.items()}
-        targets = {m: supervised(batch, m) for m in paths}
+        spaces, logits = self.embed(batch)
+        targets = {m: supervised(batch, m) for m in self.modalities}
         options, losses = self.section.mdico, {}
         if options.main:
             losses["main"] = options.main * self._main(logits, targets)
@@ -109,14 +123,19 @@ class MDiCo(CoLearner):
             losses["contrastive"] = options.contrastive * self._contrastive(spaces, targets)
         return losses, logits
 
+    def embed(self, batch: Batch) -> tuple[dict[str, Spaces], dict[str, Tensor]]:
+        """(modality -> the three embeddings, modality -> logits (B, K, H, W)) of a batch in one pass."""
+        paths = {m: self._path(m) for m in self.modalities}
+        spaces = {m: path.embed(batch.images[m], batch.valid[m]) for m, path in paths.items()}
+        return spaces, {m: path.classify(spaces[m]) for m, path in paths.items()}
+
     def _path(self, modality: str) -> MDiCoPath:
         path = self.paths[modality]
         assert isinstance(path, MDiCoPath)
         return path
 
     def _main(self, logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
-        terms = [balanced_cross_entropy(logits[m], targets[m], self.class_weights) for m in self.modalities]
-        return torch.stack(terms).mean()
+        return mean_over([balanced_cross_entropy(logits[m], targets[m], self.class_weights) for m in self.modalities])
 
     def _auxiliary(self, spaces: dict[str, Spaces], targets: dict[str, Tensor]) -> Tensor:
         """L_aux: both useful spaces must tell the classes apart through one common head."""
@@ -125,26 +144,55 @@ class MDiCo(CoLearner):
             for m in self.modalities
             for z in (spaces[m].specific, spaces[m].shared)
         ]
-        return torch.stack(terms).mean()
+        return mean_over(terms)
 
     def _modality(self, spaces: dict[str, Spaces], batch: Batch) -> Tensor:
         """L_mod: the specific and the unused space must tell the modalities apart."""
-        terms = []
-        for number, m in enumerate(self.modalities):
-            target = torch.where(present(batch, m), number, UNLABELLED)  # (B, H, W)
-            second = spaces[m].unused if self.section.mdico.discriminate == "unused" else spaces[m].shared
-            terms.append(balanced_cross_entropy(self.discriminate_specific(spaces[m].specific), target))
-            terms.append(balanced_cross_entropy(self.discriminate_unused(second), target))
-        return torch.stack(terms).mean()
+        unused = self.section.mdico.discriminate == "unused"
+        second = {m: z.unused if unused else z.shared for m, z in spaces.items()}
+        specific = {m: z.specific for m, z in spaces.items()}
+        first = tell_modalities(self.discriminate_specific, specific, batch)
+        return (first + tell_modalities(self.discriminate_unused, second, batch)) / 2
 
     def _contrastive(self, spaces: dict[str, Spaces], targets: dict[str, Tensor]) -> Tensor:
         """L_con over unordered pairs, times 2: NT-Xent is symmetric in its two views."""
         options = self.section.mdico
-        terms = []
-        for i, j in combinations(self.modalities, 2):
-            both = (targets[i] != UNLABELLED) & (targets[j] != UNLABELLED)  # (B, H, W)
-            pixels = spread(both.flatten(), options.contrast_pixels)
-            first, second = (spaces[m].shared.movedim(1, -1).flatten(0, 2)[pixels] for m in (i, j))  # (N, d/2) each
-            terms.append(nt_xent(first, second, options.temperature))
-        pairs = torch.stack(terms)
+        pairs = contrast_pairs(
+            {m: z.shared for m, z in spaces.items()}, targets, options.temperature, options.contrast_pixels
+        )
         return 2 * (pairs.sum() if options.contrastive_reduction == "sum" else pairs.mean())
+
+
+def mean_over(terms: list[Tensor]) -> Tensor:
+    """Mean of scalars."""
+    return torch.stack(terms).mean()
+
+
+def tell_modalities(head: nn.Module, embeddings: dict[str, Tensor], batch: Batch) -> Tensor:
+    """mean_m CE(head(z_m), m) over every pixel where the modality was observed, labelled or not."""
+    terms = []
+    for number, (m, z) in enumerate(embeddings.items()):
+        target = torch.where(present(batch, m), number, UNLABELLED)  # (B, H, W)
+        terms.append(balanced_cross_entropy(head(z), target))
+    return mean_over(terms)
+
+
+def contrast_pairs(shared: dict[str, Tensor], targets: dict[str, Tensor], temperature: float, most: int) -> Tensor:
+    """NT-Xent of every unordered pair of modalities, over labelled pixels where both were observed.
+
+    Args:
+        shared: modality -> (B, d/2, H, W).
+        targets: modality -> (B, H, W), -1 where unlabelled or not observed.
+        temperature: of NT-Xent.
+        most: at most this many pixels, evenly spread over the batch.
+
+    Returns:
+        (M (M - 1) / 2,).
+    """
+    terms = []
+    for i, j in combinations(shared, 2):
+        both = (targets[i] != UNLABELLED) & (targets[j] != UNLABELLED)  # (B, H, W)
+        pixels = spread(both.flatten(), most)
+        first, second = (shared[m].movedim(1, -1).flatten(0, 2)[pixels] for m in (i, j))  # (N, d/2) each
+        terms.append(nt_xent(first, second, temperature))
+    return torch.stack(terms)

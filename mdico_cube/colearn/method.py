@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from mdico_cube.batch import UNLABELLED, Batch
+from mdico_cube.colearn.subsets import masked_mean, observed, presence
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ColearnSection
 from mdico_cube.spec import InputSpec
 
+FUSED = "fused"
+"""Name of the one output of a method that cannot map with one modality alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodCard:
+    """What a person should know of a method before choosing it."""
+
+    title: str
+    """What people call it."""
+    paper: str
+    """Where it comes from."""
+    formula: str
+    """Its loss in one line; the docstring of the method explains the letters."""
+
 
 class CoLearner(nn.Module, ABC):
-    """Learns from several modalities at once; afterwards each predicts alone.
+    """Learns from several modalities at once; afterwards each predicts alone, or any subset together.
 
     A method is one subclass that builds the path of one modality (`build_single`) and says what a batch costs
-    (`learn`). Trainer, bundle and predictor need nothing else. The law: `forward(...)[m] == single(m)(...)`.
+    (`learn`). Trainer, bundle and predictor need nothing else. The laws: `forward(...)[m] == single(m)(...)` for a
+    method that maps alone, and `fused({m: x}) == single(m)(x)` where it also takes any subset.
     """
 
+    card: ClassVar[MethodCard]
+    """Title, paper and formula."""
+    maps_alone: ClassVar[bool] = True
+    """Whether `single(modality)` exists; otherwise the method needs every modality and has no bundles."""
+    any_subset: ClassVar[bool] = True
+    """Whether `fused` predicts from any non-empty subset of the modalities; otherwise it needs all of them."""
     class_weights: Tensor | None
     """(K,) weights of the class-balanced cross-entropy, or None for equal weights."""
 
@@ -40,20 +65,70 @@ class CoLearner(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def build_single(cls, spec: InputSpec, classes: int, section: ColearnSection) -> nn.Module:
-        """A fresh path of one modality, with the same state-dict names as `single(modality)`."""
+        """A fresh path of one modality, with the same state-dict names as `single(modality)`.
+
+        For a method that cannot map alone: what one modality goes through before it meets the others.
+        """
 
     @abstractmethod
     def learn(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """(losses by name, logits by modality) of one labelled batch in one pass; losses are already weighted."""
+        """(losses by name, logits by output) of one labelled batch in one pass; losses are already weighted."""
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Modality names in the order of the inputs; position m is the modality's number."""
         return tuple(self.paths)
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What `forward` and `learn` give logits of: every modality alone, or only "fused"."""
+        return self.modalities if self.maps_alone else (FUSED,)
+
     def forward(self, images: dict[str, Tensor], valid: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Modality -> logits (B, K, H, W) from images (B, T, C, H, W) in physical units and valid (B, T, H, W)."""
+        """Output -> logits (B, K, H, W) from images (B, T, C, H, W) in physical units and valid (B, T, H, W)."""
+        if not self.maps_alone:
+            return {FUSED: self.fused(images, valid)}
         return {m: path(images[m], valid[m]) for m, path in self.paths.items()}
+
+    def fused(self, images: dict[str, Tensor], valid: dict[str, Tensor]) -> Tensor:
+        """Logits (B, K, H, W) from the modalities handed over, together.
+
+        What is not among the keys is absent everywhere; of what is, a modality without any observed step at a pixel is
+        absent there and has no influence. A pixel where all are absent takes every modality at its mean.
+
+        Args:
+            images: modality -> (B, T, C, H, W) in physical units, at least one.
+            valid: modality -> (B, T, H, W), True = observed.
+
+        Raises:
+            MdicoError: no modality, one that was not learned from, or a lacking one where the method needs all.
+        """
+        names = self._subset(images)
+        return self.fuse(names, images, valid, presence(valid, names))
+
+    def fuse(self, names: tuple[str, ...], images: dict[str, Tensor], valid: dict[str, Tensor], here: Tensor) -> Tensor:
+        """Logits (B, K, H, W) of these modalities where `here` (M, B, H, W) says so: the mean of their logits.
+
+        Methods that fuse in another way replace this.
+        """
+        return masked_mean([self.paths[m](images[m], valid[m]) for m in names], here)
+
+    def target(self, batch: Batch, output: str) -> Tensor:
+        """(B, H, W) target an output is scored with."""
+        return supervised(batch, *(self.modalities if output == FUSED else (output,)))
+
+    def _subset(self, images: dict[str, Tensor]) -> tuple[str, ...]:
+        unknown = [name for name in images if name not in self.paths]
+        if unknown or not images:
+            raise MdicoError(
+                f"no model of {', '.join(map(repr, unknown)) or 'nothing'}: this one was trained with "
+                f"{', '.join(self.paths)}. Hand over some of these."
+            )
+        names = tuple(m for m in self.paths if m in images)
+        if not self.any_subset and len(names) < len(self.paths):
+            lacking = ", ".join(m for m in self.paths if m not in images)
+            raise MdicoError(f"{self.card.title} needs every modality, {lacking} is lacking. Use another method.")
+        return names
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Name -> scalar, already weighted: the trainer minimises their sum."""
@@ -65,10 +140,12 @@ class CoLearner(nn.Module, ABC):
         It maps images (B, T, C, H, W) in physical units and valid (B, T, H, W) to logits (B, K, H, W).
 
         Raises:
-            MdicoError: the modality was not learned from.
+            MdicoError: the modality was not learned from, or the method cannot map with one modality.
         """
         if modality not in self.paths:
             raise MdicoError(f"no model of {modality!r}: this one was trained with {', '.join(self.paths)}.")
+        if not self.maps_alone:
+            raise MdicoError(f"{self.card.title} cannot map with {modality} alone. Use a method that can, as mdico.")
         return self.paths[modality]
 
 
@@ -80,11 +157,11 @@ class PixelLinear(nn.Linear):
         return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
-def supervised(batch: Batch, modality: str) -> Tensor:
-    """(B, H, W) target for one modality's losses: -1 also where the modality was never observed."""
+def supervised(batch: Batch, *modalities: str) -> Tensor:
+    """(B, H, W) target for the losses of these modalities: -1 also where none of them was ever observed."""
     if batch.target is None:
         raise MdicoError("this batch has no labels: training and validation need Batch.target.")
-    return batch.target.masked_fill(~present(batch, modality), UNLABELLED)
+    return batch.target.masked_fill(~observed(batch.valid, modalities).any(dim=0), UNLABELLED)
 
 
 def present(batch: Batch, modality: str) -> Tensor:

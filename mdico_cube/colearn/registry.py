@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
+from mdico_cube.colearn.comiss import CoMiss
+from mdico_cube.colearn.discom import DisCoMKD
+from mdico_cube.colearn.dsensd import DSensD, DSensDPlus
+from mdico_cube.colearn.fcom import FCoMAverage
+from mdico_cube.colearn.fullco import FullCo
+from mdico_cube.colearn.fusion import AverageFusion, ConcatFusion, DecisionFusion, GatedFusion, InputFusion
 from mdico_cube.colearn.independent import Independent
 from mdico_cube.colearn.mdico import MDiCo
 from mdico_cube.colearn.method import CoLearner
+from mdico_cube.colearn.timmil import TiMMILLike
 from mdico_cube.errors import MdicoError
 
 METHODS: dict[str, type[CoLearner]] = {
     "independent": Independent,
+    "fusion-input": InputFusion,
+    "fusion-concat": ConcatFusion,
+    "fusion-average": AverageFusion,
+    "fusion-gated": GatedFusion,
+    "fusion-decision": DecisionFusion,
+    "dsensd": DSensD,
+    "dsensd-plus": DSensDPlus,
+    "fcom-av": FCoMAverage,
+    "timmil-like": TiMMILLike,
+    "discom-kd": DisCoMKD,
     "mdico": MDiCo,
+    "fullco": FullCo,
+    "comiss": CoMiss,
 }
 
 

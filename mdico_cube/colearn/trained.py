@@ -9,7 +9,7 @@ from mdico_cube.recipe import ColearnSection
 from mdico_cube.spec import InputSpec, LabelClass
 
 Row = dict[str, float]
-"""One epoch: epoch (from 0), train_<loss name>, train_loss, val_loss, val_f1 (mean over modalities), val_f1_<modality>,
+"""One epoch: epoch (from 0), train_<loss name>, train_loss, val_loss, val_f1 (mean over outputs), val_f1_<output>,
 learning_rate, seconds, data_wait (share of the epoch's time spent waiting for training batches)."""
 
 
@@ -18,7 +18,7 @@ class TrainedModel:
     """A model of every modality and how it came about."""
 
     model: CoLearner
-    """With the weights of the best epoch, in eval mode, on the CPU."""
+    """With the weights of the epoch that was kept, in eval mode, on the CPU."""
     method: str
     inputs: dict[str, InputSpec]
     legend: tuple[LabelClass, ...]
@@ -26,7 +26,7 @@ class TrainedModel:
     history: list[Row]
     """One row per epoch."""
     best_epoch: int
-    """Epoch (from 0) with the lowest validation loss."""
+    """Epoch (from 0) that was kept: the one with the lowest validation loss, or the last one."""
     samples: int
     """Training windows."""
     class_counts: tuple[int, ...]

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
 
 from mdico_cube.batch import Batch
-from mdico_cube.colearn.checkpoint import finished, identity_of, load, prepare, restore_best
+from mdico_cube.colearn.checkpoint import finished, identity_of, load, prepare, restore
 from mdico_cube.colearn.disk import disk_faults
 from mdico_cube.colearn.loop import EpochLoader, Loop
 from mdico_cube.colearn.losses import balanced_weights
@@ -43,7 +43,7 @@ def fit(
     seed: int,
     resume: bool = False,
 ) -> TrainedModel:
-    """Train one method on every modality at once and keep the epoch with the lowest validation loss.
+    """Train one method on every modality at once and keep the epoch with the lowest validation loss, or the last one.
 
     The loss of training and validation is the sum of the method's losses. Random generators are seeded from (seed,
     epoch) and put back afterwards: the same seed gives the same weights on a CPU, also when a run is resumed. `folder`
@@ -83,11 +83,11 @@ def fit(
             _run(loop, validation, section.train, folder, title, resumed=checkpoint is not None)
             checkpoint = load(folder / "last.ckpt")
         history: list[Row] = checkpoint["rows"]
-        best = restore_best(model, history, folder)
+        best = restore(model, history, folder, section.train.keep)
     seconds = sum(row["seconds"] for row in history)
     say(
-        f"{title}: best epoch {best + 1} of {len(history)}, validation loss {history[best]['val_loss']:.3f}, "
-        f"macro F1 {history[best]['val_f1']:.3f}, {seconds:.0f} s"
+        f"{title}: {section.train.keep} epoch {best + 1} of {len(history)}, "
+        f"validation loss {history[best]['val_loss']:.3f}, macro F1 {history[best]['val_f1']:.3f}, {seconds:.0f} s"
     )
     return TrainedModel(
         model, method, inputs, tuple(legend), section, history, best, samples, tuple(class_counts), seconds, seed
@@ -133,10 +133,11 @@ def _callbacks(section: TrainSection, folder: Path) -> list[Callback]:
     def keep(name: str, **options: Any) -> ModelCheckpoint:
         return ModelCheckpoint(folder, name, auto_insert_metric_name=False, enable_version_counter=False, **options)
 
+    stop = EarlyStopping(
+        "val_loss", min_delta=section.min_delta, patience=section.patience, check_on_train_epoch_end=False
+    )
     return [
-        EarlyStopping(
-            "val_loss", min_delta=section.min_delta, patience=section.patience, check_on_train_epoch_end=False
-        ),
+        *([stop] if section.keep == "best" else []),
         keep("best", monitor="val_loss", save_on_train_epoch_end=False),
         keep("last", save_on_train_epoch_end=True),
         _HistoryFile(folder),

@@ -18,7 +18,7 @@ from zarr.codecs import ZstdCodec
 
 from mdico_cube.cube.store import CubeReader, Layer, describe_layer, open_reader, writing
 from mdico_cube.errors import MdicoError
-from mdico_cube.patches.samples import VERSION, origin
+from mdico_cube.patches.samples import VERSION, origin, samples_attrs
 from mdico_cube.patches.splits import TRAIN, Folds, split_folds
 from mdico_cube.patches.stats import RunningStats
 from mdico_cube.patches.windows import Ints, Windows, candidate_windows, draw_windows
@@ -65,6 +65,7 @@ def extract_samples(
             say("sample: the samples stand, skipped")
             return target
         say("sample: cube, labels or options have changed, so the samples are drawn again")
+    reader.check_complete(modalities)
     layers = {name: reader.array(name) for name in modalities}
     label, folds = _folds(reader, section)
     drawn = draw_windows(candidate_windows(label, folds, section.patch), reader.legend, section)
@@ -102,6 +103,17 @@ def made_from(reader: CubeReader, modalities: Sequence[str], section: SampleSect
     """SHA-256 of all that decides a samples store: pixels, labels, modalities and options."""
     facts = [reader.identity(modalities), list(modalities), section.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def check_origin(samples: Path, reader: CubeReader) -> None:
+    """Raise MdicoError unless the samples were drawn from this very cube and its labels."""
+    attrs: Any = samples_attrs(samples)
+    section = SampleSection.model_validate(attrs["sampling"])
+    if attrs["made_from"] != made_from(reader, tuple(attrs["modalities"]), section):
+        raise MdicoError(
+            f"{samples}: was drawn from another cube or other labels than {reader.path} holds now. "
+            "Draw it again with `mdico sample --resume`."
+        )
 
 
 def group_windows(windows: Windows, chunk: int) -> list[Group]:

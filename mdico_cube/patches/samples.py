@@ -81,10 +81,19 @@ def open_samples(path: Path) -> SampleStore:
     )
 
 
+def samples_attrs(path: Path) -> dict[str, Any]:
+    """Everything a samples store says of itself.
+
+    Raises:
+        MdicoError: there is none.
+    """
+    return dict(_open(path).attrs)
+
+
 def origin(path: Path) -> str:
     """What a samples store was made from, as `patches.extract.made_from` tells it; empty where it is not readable."""
     try:
-        return str(_open(path).attrs.get("made_from", ""))
+        return str(samples_attrs(path).get("made_from", ""))
     except MdicoError:
         return ""
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from mdico_cube.batch import Batch
 from mdico_cube.colearn.bundle import BundleConfig, add_scores, check_fit, load_bundle, save_bundle
+from mdico_cube.colearn.encoders.registry import ENCODERS
 from mdico_cube.colearn.losses import balanced_weights
 from mdico_cube.colearn.registry import METHODS
 from mdico_cube.colearn.trained import TrainedModel
@@ -28,10 +29,10 @@ INPUTS = make_inputs(three=True)
 BOX = (4.0, 50.5, 4.5, 51.0)
 
 
-def make_trained(method: str = "mdico") -> TrainedModel:
+def make_trained(method: str = "mdico", **changes: object) -> TrainedModel:
     """As after a training: moved batch statistics, eval mode."""
     torch.manual_seed(0)
-    section = make_section()
+    section = make_section(**changes)
     model = METHODS[method](INPUTS, len(LEGEND), section, balanced_weights([5, 4, 3], [c.name for c in LEGEND]))
     for seed in range(3):
         model.losses(make_batch(INPUTS, 12, seed=seed))
@@ -39,10 +40,11 @@ def make_trained(method: str = "mdico") -> TrainedModel:
     return TrainedModel(model.eval(), method, INPUTS, LEGEND, section, [row], 0, 12, (5, 4, 3), 3.2, 7)
 
 
-TRAINED = {method: make_trained(method) for method in METHODS}
+ALONE = [name for name, method in METHODS.items() if method.maps_alone]
+TRAINED = {method: make_trained(method) for method in ALONE}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALONE)
 @pytest.mark.parametrize("modality", INPUTS)
 @pytest.mark.parametrize("size", [1, 3])
 def test_exported_equals_single(method: str, modality: str, size: int, tmp_path: Path) -> None:
@@ -50,9 +52,28 @@ def test_exported_equals_single(method: str, modality: str, size: int, tmp_path:
     bundle = load_bundle(save_bundle(tmp_path / "b", trained, modality))
     batch = make_batch(INPUTS, 6, size, seed=9)
     x, valid = batch.images[modality], batch.valid[modality]
-    assert torch.equal(bundle.model(x, valid), trained.model.single(modality)(x, valid))
+    exported, single = bundle.model(x, valid), trained.model.single(modality)(x, valid)
+    if method == "timmil-like":  # attention sums in another order when no gradient is wanted
+        torch.testing.assert_close(exported, single, rtol=0, atol=1e-6)
+    else:
+        assert torch.equal(exported, single)
     assert not bundle.model.training
     assert not any(p.requires_grad for p in bundle.model.parameters())
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_encoder_comes_back(encoder: str, tmp_path: Path) -> None:
+    trained = make_trained("mdico", encoder={"name": encoder, "heads": 2})
+    bundle = load_bundle(save_bundle(tmp_path / "b", trained, "optical"))
+    batch = make_batch(INPUTS, 6, 2, seed=9)
+    x, valid = batch.images["optical"], batch.valid["optical"]
+    torch.testing.assert_close(bundle.model(x, valid), trained.model.single("optical")(x, valid), rtol=0, atol=1e-6)
+
+
+def test_a_method_that_cannot_map_alone_has_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(MdicoError, match="cannot map with radar alone"):
+        save_bundle(tmp_path / "b", make_trained("fusion-concat"), "radar")
+    assert not list(tmp_path.iterdir())
 
 
 def test_config_says_what_the_model_is(tmp_path: Path) -> None:

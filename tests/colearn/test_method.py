@@ -15,25 +15,102 @@ from mdico_cube.colearn.registry import METHODS, get_method
 from mdico_cube.errors import MdicoError
 
 every_method = pytest.mark.parametrize("name", METHODS)
+mapping_alone = pytest.mark.parametrize("name", [n for n, method in METHODS.items() if method.maps_alone])
+any_subset = pytest.mark.parametrize("name", [n for n, method in METHODS.items() if method.any_subset])
+needs_all = pytest.mark.parametrize("name", [n for n, method in METHODS.items() if not method.any_subset])
 every_shape = pytest.mark.parametrize(("three", "size"), [(False, 1), (True, 1), (True, 3)])
 
 
-def make_model(name: str, three: bool = False, seed: int = 0) -> CoLearner:
+SUPERVISED = ("auxiliary", "contrastive", "missing", "single")
+
+
+def make_model(name: str, three: bool = False, seed: int = 0, **changes: object) -> CoLearner:
     torch.manual_seed(seed)
     weights = balanced_weights([30, 20, 10], [c.name for c in LEGEND])
-    return METHODS[name](make_inputs(three), len(LEGEND), make_section(), weights)
+    return METHODS[name](make_inputs(three), len(LEGEND), make_section(**changes), weights)
 
 
 @every_method
 @every_shape
-def test_forward_gives_one_map_of_logits_per_modality(name: str, three: bool, size: int) -> None:
+def test_forward_gives_one_map_of_logits_per_output(name: str, three: bool, size: int) -> None:
     model, batch = make_model(name, three), make_batch(make_inputs(three), 5, size)
     logits = model(batch.images, batch.valid)
-    assert list(logits) == list(make_inputs(three)) == list(model.modalities)
+    assert list(make_inputs(three)) == list(model.modalities)
+    assert list(logits) == list(model.outputs) == (list(model.modalities) if model.maps_alone else ["fused"])
     assert all(value.shape == (5, len(LEGEND), size, size) for value in logits.values())
+    _, learned = model.learn(batch)
+    assert {k: v.shape for k, v in learned.items()} == {k: v.shape for k, v in logits.items()}
 
 
 @every_method
+@every_shape
+def test_learning_gives_the_logits_of_forward(name: str, three: bool, size: int) -> None:
+    model, batch = make_model(name, three).eval(), make_batch(make_inputs(three), 5, size)
+    logits = model(batch.images, batch.valid)
+    for output, learned in model.learn(batch)[1].items():
+        torch.testing.assert_close(learned, logits[output])
+
+
+@any_subset
+@every_shape
+def test_one_modality_fused_is_that_modality_alone(name: str, three: bool, size: int) -> None:
+    model, batch = make_model(name, three).eval(), make_batch(make_inputs(three), 5, size)
+    for m in model.modalities:
+        alone = model.single(m)(batch.images[m], batch.valid[m])
+        torch.testing.assert_close(model.fused({m: batch.images[m]}, {m: batch.valid[m]}), alone)
+
+
+@any_subset
+def test_never_observed_is_absent_per_sample(name: str) -> None:
+    """Samples without any radar step are predicted as if radar had not been handed over; the others with it."""
+    model, batch = make_model(name, three=True).eval(), make_batch(make_inputs(three=True), 6, size=2, gaps=0.0)
+    valid = dict(batch.valid, radar=batch.valid["radar"].clone())
+    valid["radar"][3:] = False
+    images = dict(batch.images, radar=batch.images["radar"].clone())
+    images["radar"][3:] = torch.nan
+    got = model.fused(images, valid)
+    others = [m for m in model.modalities if m != "radar"]
+    without = model.fused({m: images[m] for m in others}, valid)
+    torch.testing.assert_close(got[3:], without[3:])
+    torch.testing.assert_close(got[:3], model.fused(batch.images, batch.valid)[:3])
+    assert not torch.allclose(got[:3], without[:3])
+
+
+@every_method
+def test_a_pixel_without_any_observation_gets_a_prediction(name: str) -> None:
+    model, batch = make_model(name).eval(), make_batch(make_inputs(), 3)
+    nothing = {m: torch.zeros_like(mask) for m, mask in batch.valid.items()}
+    assert model.fused(batch.images, nothing).isfinite().all()
+
+
+@needs_all
+def test_what_needs_every_modality_says_so(name: str) -> None:
+    model, batch = make_model(name), make_batch(make_inputs(), 3)
+    with pytest.raises(MdicoError, match="needs every modality, optical is lacking"):
+        model.fused({"radar": batch.images["radar"]}, batch.valid)
+    with pytest.raises(MdicoError, match="cannot map with radar alone"):
+        model.single("radar")
+
+
+@every_method
+def test_fusing_nothing_or_something_unknown_is_named(name: str) -> None:
+    model, batch = make_model(name), make_batch(make_inputs(), 3)
+    with pytest.raises(MdicoError, match="no model of nothing"):
+        model.fused({}, {})
+    with pytest.raises(MdicoError, match="no model of 'lidar'"):
+        model.fused({**batch.images, "lidar": batch.images["radar"]}, batch.valid)
+
+
+@every_method
+def test_card_tells_title_paper_and_formula(name: str) -> None:
+    card = METHODS[name].card
+    assert card.title
+    assert card.paper
+    assert card.formula
+    assert sum(method.card == card for method in METHODS.values()) == 1
+
+
+@mapping_alone
 @every_shape
 def test_single_is_forward_of_that_modality(name: str, three: bool, size: int) -> None:
     model, batch = make_model(name, three).eval(), make_batch(make_inputs(three), 5, size)
@@ -42,7 +119,7 @@ def test_single_is_forward_of_that_modality(name: str, three: bool, size: int) -
         assert torch.equal(model.single(m)(batch.images[m], batch.valid[m]), logits[m])
 
 
-@every_method
+@mapping_alone
 def test_single_shares_weights_and_build_single_has_their_names(name: str) -> None:
     model, section = make_model(name), make_section()
     names = {id(p) for p in model.parameters()}
@@ -58,11 +135,13 @@ def test_single_shares_weights_and_build_single_has_their_names(name: str) -> No
 @every_method
 @every_shape
 def test_losses_are_finite_and_reach_every_parameter(name: str, three: bool, size: int) -> None:
+    """Over a few steps: a method that leaves modalities out at random reaches one now and another then."""
     model, batch = make_model(name, three), make_batch(make_inputs(three), 12, size)
-    losses = model.losses(batch)
-    assert "main" in losses
-    assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
-    torch.stack(list(losses.values())).sum().backward()
+    for _ in range(4):
+        losses = model.losses(batch)
+        assert "main" in losses
+        assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
+        torch.stack(list(losses.values())).sum().backward()
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
@@ -78,7 +157,7 @@ def test_unlabelled_pixels_take_part_in_no_supervised_loss(name: str) -> None:
     assert losses[0]["main"] != losses[1]["main"]
     nothing = model.losses(replace(batch, target=torch.full_like(batch.target, -1)))
     assert nothing["main"].item() == 0.0
-    assert all(value.item() == 0.0 for key, value in nothing.items() if key in ("auxiliary", "contrastive"))
+    assert all(value.item() == 0.0 for key, value in nothing.items() if key in SUPERVISED)
 
 
 @every_method
@@ -93,6 +172,14 @@ def test_a_modality_that_was_never_observed_leaves_its_sample_out(name: str) -> 
     assert {k: v.item() for k, v in kept.items()} == {
         k: v.item() for k, v in model.losses(replace(batch, images=noise, valid=blind)).items()
     }
+
+
+@pytest.mark.parametrize("name", ["independent", "mdico", "discom-kd"])
+def test_the_main_loss_counts_each_modality_where_it_was_observed(name: str) -> None:
+    model, batch = make_model(name).eval(), make_batch(make_inputs(), 8, gaps=0.0)
+    blind = dict(batch.valid, radar=batch.valid["radar"].clone())
+    blind["radar"][4:] = False
+    kept = model.losses(replace(batch, valid=blind))
     first = Batch({m: i[:4] for m, i in batch.images.items()}, {m: v[:4] for m, v in batch.valid.items()})
     logits = model(batch.images, blind)
     assert batch.target is not None
@@ -105,13 +192,21 @@ def test_a_modality_that_was_never_observed_leaves_its_sample_out(name: str) -> 
 
 @every_method
 def test_overfits_one_batch(name: str) -> None:
-    model, batch = make_model(name, three=True), make_batch(make_inputs(three=True), 24, noise=2.0)
+    steady = {"encoder": {"dropout": 0.0}, "timmil": {"dropout": 0.0}}
+    model, batch = make_model(name, three=True, **steady), make_batch(make_inputs(three=True), 24, noise=2.0)
     adam = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for _ in range(120):
+    for step in range(120):
         adam.zero_grad()
-        torch.stack(list(model.losses(batch).values())).sum().backward()
+        losses, logits = model.learn(batch)
+        torch.stack(list(losses.values())).sum().backward()
         adam.step()
-    for m, logits in model.eval()(batch.images, batch.valid).items():
+        if step > 60 and all((z.argmax(1) == batch.target).all() for m, z in logits.items() if m != "terrain"):
+            break
+    model.eval()
+    assert (model.fused(batch.images, batch.valid).argmax(1) == batch.target).all()
+    if name.startswith("fusion"):
+        return  # nothing taught a modality alone
+    for m, logits in model(batch.images, batch.valid).items():
         if m != "terrain":  # one noisy step of three bands need not separate
             assert (logits.argmax(1) == batch.target).all(), m
 
@@ -136,5 +231,5 @@ def test_unknown_modality_and_missing_labels_are_named(name: str) -> None:
 def test_unknown_method_gives_the_closest_name() -> None:
     with pytest.raises(MdicoError, match=r"unknown method 'MDiCo-', did you mean 'mdico'\?"):
         get_method("MDiCo-")
-    with pytest.raises(MdicoError, match="use one of: independent, mdico"):
+    with pytest.raises(MdicoError, match=r"use one of: independent, fusion-input, .*mdico"):
         get_method("xyz")

@@ -26,7 +26,7 @@ def test_has_the_layers_of_the_paper() -> None:
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("steps", [("",), tuple(f"2021-{m:02d}-01" for m in range(1, 8))])
 def test_every_pixel_is_its_own_series(name: str, steps: tuple[str, ...]) -> None:
-    section = EncoderSection(name=name, width=16, hidden=8, dense=24)  # type: ignore[arg-type]
+    section = EncoderSection(name=name, width=16, hidden=8, dense=24, heads=2)
     encoder = build_encoder(make_spec("radar", 3, steps), section).eval()
     images = torch.randn(2, len(steps), 3, 4, 5)
     valid = torch.ones(2, len(steps), 4, 5, dtype=torch.bool)

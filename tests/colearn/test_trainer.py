@@ -52,16 +52,20 @@ def test_learns_and_leaves_its_traces(method: str, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path / "elsewhere")
     trained = train(tmp_path / "run", method, train={"epochs": 12, "loggers": ("csv",), "learning_rate": 5e-3})
     assert trained.history[-1]["train_loss"] < trained.history[0]["train_loss"]
-    assert trained.history[trained.best_epoch]["val_f1"] > 0.8
+    with torch.no_grad():
+        fused = trained.model.fused(VALIDATION.images, VALIDATION.valid).argmax(1)
+    assert (fused == VALIDATION.target).float().mean() > 0.8
+    if not method.startswith("fusion"):  # these teach no modality alone
+        assert trained.history[trained.best_epoch]["val_f1"] > 0.8
     best = min(trained.history, key=lambda row: row["val_loss"])
     assert trained.best_epoch == best["epoch"]
     assert not trained.model.training
     with (tmp_path / "run" / "history.csv").open() as file:
         rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     assert rows == trained.history
-    losses = {"main", "auxiliary", "modality", "contrastive"} if method == "mdico" else {"main"}
+    losses = set(trained.model.losses(TRAIN))
     names = {f"train_{k}" for k in losses} | {"epoch", "train_loss", "val_loss", "val_f1", "seconds", "data_wait"}
-    assert names | {"val_f1_radar", "val_f1_optical", "learning_rate"} == set(rows[0])
+    assert names | {f"val_f1_{o}" for o in trained.model.outputs} | {"learning_rate"} == set(rows[0])
     assert rows[0]["train_loss"] == pytest.approx(sum(rows[0][f"train_{k}"] for k in losses))
     assert (tmp_path / "run" / "logs").is_dir()
     assert not list((tmp_path / "elsewhere").iterdir())
@@ -84,10 +88,11 @@ def test_best_weights_are_those_of_the_lowest_validation_loss(tmp_path: Path) ->
 
 @pytest.mark.parametrize("method", METHODS)
 def test_same_seed_same_weights(method: str, tmp_path: Path) -> None:
-    first = train(tmp_path / "a", method, seed=3)
+    short = {"train": {"epochs": 2}}
+    first = train(tmp_path / "a", method, seed=3, **short)
     torch.rand(7)
-    assert same(first, train(tmp_path / "b", method, seed=3))
-    assert not same(first, train(tmp_path / "c", method, seed=4))
+    assert same(first, train(tmp_path / "b", method, seed=3, **short))
+    assert not same(first, train(tmp_path / "c", method, seed=4, **short))
 
 
 def test_leaves_the_random_generators_as_they_were(tmp_path: Path) -> None:
@@ -156,6 +161,24 @@ def test_resumed_run_equals_an_undisturbed_one(
     assert same(whole, resumed)
     assert figures(whole) == figures(resumed)
     assert whole.best_epoch == resumed.best_epoch
+
+
+def test_keeping_the_last_epoch_runs_all_of_them(tmp_path: Path) -> None:
+    """Validation labels that are wrong on purpose: the last epoch is not the best one."""
+    assert VALIDATION.target is not None
+    wrong = replace(VALIDATION, target=(VALIDATION.target + 1) % len(LEGEND))
+    loaders = make_loader(TRAIN), make_loader(wrong, shuffle=False)
+    results = {}
+    for keep in ("best", "last"):
+        section = make_section(train={"epochs": 8, "learning_rate": 2e-2, "patience": 2, "keep": keep})
+        results[keep] = fit("independent", INPUTS, LEGEND, section, *loaders, counts(TRAIN), tmp_path / keep, 0)
+    assert len(results["best"].history) < 8
+    assert len(results["last"].history) == 8
+    assert results["last"].best_epoch == 7
+    with torch.no_grad():
+        losses = [(float(results["last"].model.losses(b)["main"]), len(b)) for b in loaders[1]]
+    mean = sum(loss * n for loss, n in losses) / len(wrong)
+    assert mean == pytest.approx(results["last"].history[-1]["val_loss"], rel=1e-5)
 
 
 def test_resuming_a_finished_run_trains_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

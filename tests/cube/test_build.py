@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import S2_BANDS, SIZE, World, toy_counts
 from odc.geo.geobox import GeoBox
+from toy_world import S2_BANDS, SIZE, World, toy_counts
 
 from mdico_cube.cube import build as build_module
 from mdico_cube.cube.build import build_cube, compute_block

@@ -8,9 +8,9 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pytest
-from conftest import SIZE, write_tiff
 from odc.geo.geobox import GeoBox
 from shapely.geometry import box
+from toy_world import SIZE, write_tiff
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.labels import rasterize_labels

@@ -28,6 +28,10 @@ class TempCNN(nn.Module):
         )
         self.embed = nn.Linear(dense, section.width)
 
+    def layers(self) -> tuple[nn.Module, ...]:
+        """What happens to one series, layer by layer: (N, C, T) to (N, d)."""
+        return (*self.convolutions, *self.dense, self.embed)
+
     def forward(self, images: Tensor, valid: Tensor) -> Tensor:
         """(B, T, C, H, W) normalised, gaps filled, and (B, T, H, W) observed to the embedding (B, d, H, W).
 

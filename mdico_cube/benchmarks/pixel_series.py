@@ -1,0 +1,152 @@
+"""A file of labelled pixel series in, arrays with masks, classes and groups out: npz or Parquet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.spec import Array, Bools, Floats
+
+UNKNOWN = ("", "?", "ignore", "nan", "none", "unknown")
+"""Label values, in lower case, that mean "not labelled"."""
+WEATHER = ("weather", "agera5", "era5")
+"""Modalities whose first band is a temperature in kelvin: AgERA5 writes 0 where it has none."""
+_DEGREES = 0.1  # side of a cell of places that become one group
+
+
+@dataclass(frozen=True)
+class PixelSeries:
+    """N labelled pixels."""
+
+    name: str
+    values: dict[str, Floats]
+    """Modality -> (N, T, C) in physical units, 0 where not observed; T = 1 for a modality without time."""
+    valid: dict[str, Bools]
+    """Modality -> (N, T), True = observed in every band."""
+    steps: dict[str, tuple[str, ...]]
+    """Modality -> ISO date of each step; one empty string without time."""
+    target: npt.NDArray[np.int64]
+    """(N,) class index."""
+    classes: tuple[str, ...]
+    groups: npt.NDArray[np.int64]
+    """(N,) pixels of one group never stand on both sides of an honest split."""
+    digest: str
+    """SHA-256 of the file."""
+
+
+def read_pixel_series(
+    path: Path, label: str, modalities: Sequence[str] | None = None, group: str | None = None, min_samples: int = 10
+) -> PixelSeries:
+    """Read a set of pixel series.
+
+    npz: one array per modality, (N, T, C) or (N, C), NaN = missing; string or number arrays (N,) for label and group;
+    optionally `timestamps` (T,) with ISO dates, else `start_date` (N,) and monthly steps. Parquet: one row per pixel, a
+    modality is a column of lists (T x C or C), everything else a plain column.
+
+    Args:
+        path: .npz or .parquet.
+        label: column with the class; values such as "?" and "ignore" count as unlabelled.
+        modalities: arrays to use; null takes every float array with two or three axes.
+        group: column whose equal values stay together; null takes `lat` and `lon`, in cells of a tenth of a degree.
+        min_samples: classes with fewer pixels are left out.
+
+    Raises:
+        MdicoError: no such file or column, shapes that differ, nothing left, or no way to group.
+    """
+    columns = _columns(path)
+    names = tuple(modalities) if modalities else tuple(n for n, a in columns.items() if _is_modality(a))
+    for name in (*names, label, *([group] if group else [])):
+        if name not in columns:
+            raise MdicoError(f"{path}: has no {name!r}. It holds: {', '.join(columns)}.")
+    target, classes = _classes(columns[label], min_samples, f"{path}: column {label!r}")
+    rows = np.flatnonzero(target >= 0)
+    if len(classes) < 2:
+        raise MdicoError(
+            f"{path}: column {label!r} has {len(classes)} classes with at least {min_samples} pixels, two are needed. "
+            "Lower min_samples or choose another column."
+        )
+    values, valid, steps = {}, {}, {}
+    for name in names:
+        series = _series(path, name, columns[name], len(target))[rows]
+        if name.lower() in WEATHER:
+            series = np.where(series[:, :, :1] <= 0, np.nan, series)
+        seen = np.asarray(np.isfinite(series).all(axis=2))
+        if not seen.any():
+            raise MdicoError(f"{path}: {name} is missing in every pixel. Leave it out of the modalities.")
+        values[name], valid[name] = np.where(seen[:, :, None], series, 0).astype(np.float32), seen
+        steps[name] = _steps(path, columns, series.shape[1])
+    groups = _groups(path, columns, group)[rows]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return PixelSeries(path.stem, values, valid, steps, target[rows], classes, groups, digest)
+
+
+def _columns(path: Path) -> dict[str, Array]:
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as file:
+                return {name: file[name] for name in file.files}
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+            return {name: np.array(table[name].to_pylist()) for name in table.column_names}
+    except OSError as error:
+        raise MdicoError(f"{path}: cannot be read ({error.strerror or error}). Name an npz or Parquet file.") from error
+    except (ValueError, BadZipFile, pa.ArrowException) as error:
+        raise MdicoError(f"{path}: is no {path.suffix[1:]} file of even arrays ({error}). Write it again.") from error
+    raise MdicoError(f"{path}: pixel series are read from .npz or .parquet. Convert the file to one of them.")
+
+
+def _is_modality(values: Array) -> bool:
+    return values.dtype.kind == "f" and values.ndim in (2, 3)
+
+
+def _series(path: Path, name: str, values: Array, pixels: int) -> Floats:
+    if values.ndim not in (2, 3) or values.dtype.kind not in "fiu" or len(values) != pixels:
+        raise MdicoError(
+            f"{path}: {name} must be numbers of shape (N, T, C) or (N, C) with N = {pixels}, came {values.shape}. "
+            "Give every pixel the same steps and bands."
+        )
+    return np.asarray(values if values.ndim == 3 else values[:, None], dtype=np.float32)
+
+
+def _steps(path: Path, columns: dict[str, Array], count: int) -> tuple[str, ...]:
+    if count == 1:
+        return ("",)
+    if "timestamps" in columns and len(columns["timestamps"]) == count:
+        days = pd.DatetimeIndex(pd.to_datetime(columns["timestamps"].astype(str)))
+    else:
+        start = str(columns["start_date"][0]) if "start_date" in columns else "2001-01-01"
+        days = pd.date_range(start, periods=count, freq="MS")
+    if not (days.is_monotonic_increasing and days.is_unique):
+        raise MdicoError(f"{path}: timestamps must increase. Sort the steps.")
+    return tuple(str(day.date()) for day in days)
+
+
+def _classes(column: Array, least: int, where: str) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    if column.ndim != 1:
+        raise MdicoError(f"{where} must hold one value per pixel, came {column.shape}. Name the label's column.")
+    if column.dtype.kind == "f" and np.isnan(column).any():
+        raise MdicoError(f"{where} holds NaN. Write '?' where a pixel has no label.")
+    names = column.astype(str)
+    found, counts = np.unique(names, return_counts=True)
+    kept = [str(n) for n, count in zip(found, counts, strict=True) if count >= least and n.lower() not in UNKNOWN]
+    index = {name: i for i, name in enumerate(kept)}
+    return np.array([index.get(str(name), -1) for name in names], dtype=np.int64), tuple(kept)
+
+
+def _groups(path: Path, columns: dict[str, Array], group: str | None) -> npt.NDArray[np.int64]:
+    if group is not None:
+        return np.unique(columns[group].astype(str), return_inverse=True)[1].astype(np.int64)
+    if "lat" not in columns or "lon" not in columns:
+        raise MdicoError(f"{path}: has no lat and lon to group by. Name a column that says what belongs together.")
+    cells = np.floor(np.stack([columns["lat"], columns["lon"]], axis=1) / _DEGREES).astype(np.int64)
+    return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)

@@ -1,0 +1,166 @@
+"""A set of pixel series and a list of methods in, one JSON file per finished fold and one table out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.metrics import accuracy_score, f1_score
+
+from mdico_cube.benchmarks.classical import CLASSICAL, predict_classical
+from mdico_cube.benchmarks.folds import Fold, Rows, make_folds
+from mdico_cube.benchmarks.neural import filled_features, predict_method, subsets
+from mdico_cube.benchmarks.pixel_series import PixelSeries
+from mdico_cube.benchmarks.table import Table, make_table, write_table
+from mdico_cube.colearn.encoders.registry import get_encoder
+from mdico_cube.colearn.registry import get_method
+from mdico_cube.errors import MdicoError
+from mdico_cube.progress import console, track
+from mdico_cube.recipe import ColearnSection
+
+
+@dataclass(frozen=True)
+class BenchmarkPlan:
+    """What a benchmark runs. A random forest and gradient boosting stand in every table."""
+
+    methods: tuple[str, ...] = ("independent", "mdico")
+    folds: int = 5
+    seeds: int = 3
+    """Seeds 0, 1, ...; each draws its own folds, the same for every method."""
+    protocol: Literal["honest", "paper"] = "honest"
+    epochs: int = 30
+    encoder: str = "tempcnn"
+
+
+def run_benchmark(
+    series: PixelSeries, plan: BenchmarkPlan, folder: Path, overwrite: bool = False, resume: bool = False
+) -> Table:
+    """Every method, seed and fold, and a random forest and gradient boosting beside them.
+
+    Each finished fold is a JSON file in `folder`/runs; with `resume` those are not run again. The table is written as
+    table.csv and table.md.
+
+    Raises:
+        MdicoError: an unknown method, folds that cannot be made, or a folder that holds another benchmark.
+    """
+    for method in plan.methods:
+        if method not in CLASSICAL:
+            get_method(method)
+    get_encoder(plan.encoder)
+    modalities = tuple(series.values)
+    if len(modalities) < 2:
+        raise MdicoError(f"a benchmark needs at least two modalities, came {', '.join(modalities)}. Name another one.")
+    split = {
+        seed: make_folds(series.target, series.groups, series.classes, plan.folds, plan.protocol, seed)
+        for seed in range(plan.seeds)
+    }
+    section = section_for(plan, modalities)
+    _prepare(folder, _identity(series, plan, section), overwrite, resume)
+    methods = tuple(dict.fromkeys((*CLASSICAL, *plan.methods)))
+    jobs = [(method, seed, fold) for seed in split for fold in range(plan.folds) for method in methods]
+    results = []
+    for method, seed, fold in track(jobs, f"benchmark {series.name}", len(jobs)):
+        path = folder / "runs" / f"{method}-seed{seed}-fold{fold}.json"
+        if not path.exists():
+            result = {
+                "method": method,
+                "seed": seed,
+                "fold": fold,
+                **_one(series, section, method, seed, split[seed][fold]),
+            }
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(result, indent=1), encoding="utf-8")
+            part.replace(path)
+        results.append(json.loads(path.read_text(encoding="utf-8")))
+    table = make_table(series, asdict(plan), results, methods, tuple(subsets(modalities)))
+    write_table(table, folder)
+    return table
+
+
+def section_for(plan: BenchmarkPlan, modalities: tuple[str, ...]) -> ColearnSection:
+    """Training options: "paper" is the published recipe, "honest" one cycle over every training pixel."""
+    published = {"learning_rate": 1e-3, "patience": 5}
+    strong = {"learning_rate": 2e-3, "schedule": "onecycle", "keep": "last"}
+    facts = {
+        "modalities": modalities,
+        "protocol": plan.protocol,
+        "encoder": {"name": plan.encoder, "hidden": 64, "dense": 128},
+        "train": {
+            **(published if plan.protocol == "paper" else strong),
+            "epochs": plan.epochs,
+            "batch": 32,
+            "loggers": (),
+            "accelerator": "cpu",
+        },
+    }
+    return ColearnSection.model_validate(facts)
+
+
+def _one(series: PixelSeries, section: ColearnSection, method: str, seed: int, fold: Fold) -> dict[str, Any]:
+    start = time.monotonic()
+    train, test = fold
+    with _silent():
+        if method in CLASSICAL:
+            guesses = _classical(series, method, seed, train, test)
+        else:
+            guesses = predict_method(method, series, section, seed, train, test)
+    truth = series.target[test]
+    rows = {title: figures(truth, guess) for title, guess in guesses.items()}
+    return {"test": len(test), "rows": rows, "seconds": round(time.monotonic() - start, 2)}
+
+
+def _classical(series: PixelSeries, name: str, seed: int, train: Rows, test: Rows) -> dict[str, Rows]:
+    """One model per sensor and one of all of them side by side."""
+    features = filled_features(series, train)
+    wanted = {t: n for t, n in subsets(tuple(features)).items() if len(n) in (1, len(features))}
+    merged = {title: np.concatenate([features[m] for m in names], axis=1) for title, names in wanted.items()}
+    return {t: predict_classical(name, seed, x[train], series.target[train], x[test]) for t, x in merged.items()}
+
+
+def figures(truth: Rows, guess: Rows) -> dict[str, float]:
+    """Macro F1 over the classes that stand in the truth, and overall accuracy."""
+    macro = f1_score(truth, guess, labels=np.unique(truth), average="macro", zero_division=0)
+    return {"f1_macro": float(macro), "accuracy": float(accuracy_score(truth, guess))}
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The benchmark's own bar is enough."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
+def _identity(series: PixelSeries, plan: BenchmarkPlan, section: ColearnSection) -> str:
+    """What the runs of one folder have in common; methods and seeds may be added later."""
+    facts = {
+        "folds": plan.folds,
+        "section": section.model_dump(mode="json"),
+        "data": series.digest,
+        "classes": series.classes,
+        "groups": series.groups.tolist(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _prepare(folder: Path, identity: str, overwrite: bool, resume: bool) -> None:
+    card, runs = folder / "benchmark.json", folder / "runs"
+    if card.exists() and not overwrite:
+        if not resume:
+            raise MdicoError(f"{folder}: holds a benchmark. Use --resume to go on or --overwrite to replace it.")
+        if json.loads(card.read_text(encoding="utf-8")).get("identity") != identity:
+            raise MdicoError(f"{folder}: holds a benchmark of other data or options. Name another folder.")
+    runs.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        for old in runs.glob("*.json"):
+            old.unlink()
+    card.write_text(json.dumps({"identity": identity}), encoding="utf-8")

@@ -1,0 +1,94 @@
+"""Figures of every fold in, one table of means and standard deviations out: CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdico_cube.benchmarks.pixel_series import PixelSeries
+
+METRICS = {"f1_macro": "Macro F1", "accuracy": "Overall accuracy"}
+_PROTOCOLS = {
+    "honest": "honest protocol: spatially grouped folds, last epoch, nothing chosen on scored pixels",
+    "paper": "PAPER PROTOCOL: random folds, early stopping on the scored fold; only to compare with published figures",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method with one subset of sensors."""
+
+    method: str
+    subset: str
+    metric: str
+    mean: float
+    std: float
+    """Over folds and seeds (n - 1)."""
+    count: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was measured."""
+
+    title: str
+    methods: tuple[str, ...]
+    subsets: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+    def cell(self, method: str, subset: str, metric: str) -> Cell | None:
+        """One cell, or None where the method cannot do with this subset."""
+        wanted = (method, subset, metric)
+        return next((c for c in self.cells if (c.method, c.subset, c.metric) == wanted), None)
+
+
+def make_table(
+    series: PixelSeries,
+    plan: dict[str, Any],
+    results: Sequence[dict[str, Any]],
+    methods: tuple[str, ...],
+    subsets: tuple[str, ...],
+) -> Table:
+    """Mean and standard deviation over folds and seeds."""
+    cells = []
+    for method in methods:
+        for subset in subsets:
+            for metric in METRICS:
+                values = [r["rows"][subset][metric] for r in results if r["method"] == method and subset in r["rows"]]
+                if values:
+                    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+                    cells.append(Cell(method, subset, metric, float(np.mean(values)), std, len(values)))
+    title = (
+        f"{series.name}: {len(series.target)} pixels, {len(series.classes)} classes ({', '.join(series.classes)}), "
+        f"{plan['folds']} folds x {plan['seeds']} seeds, {plan['encoder']}, {plan['epochs']} epochs; "
+        f"{_PROTOCOLS[plan['protocol']]}"
+    )
+    return Table(title, methods, subsets, tuple(cells))
+
+
+def benchmark_table(table: Table) -> str:
+    """One table per metric: methods down, subsets across."""
+    parts = [f"{table.title}."]
+    for metric, name in METRICS.items():
+        lines = [f"| {name} | {' | '.join(table.subsets)} |", "|---|" + "---|" * len(table.subsets)]
+        for method in table.methods:
+            found = [table.cell(method, subset, metric) for subset in table.subsets]
+            texts = ["" if c is None else f"{c.mean:.3f} ± {c.std:.3f}" for c in found]
+            lines.append(f"| {method} | {' | '.join(texts)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """table.md and table.csv."""
+    (folder / "table.md").write_text(benchmark_table(table), encoding="utf-8")
+    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", "subset", "metric", "mean", "std", "count"])
+        for c in table.cells:
+            writer.writerow([c.method, c.subset, c.metric, f"{c.mean:.6f}", f"{c.std:.6f}", c.count])

@@ -1,0 +1,73 @@
+"""A normalised series of every pixel in, one embedding per pixel out: lightweight temporal attention, L-TAE."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mdico_cube.colearn.inputs import days_since_first
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import EncoderSection
+
+_KEY = 8  # width of a key, as in the paper
+_PERIOD = 1000.0  # days, the longest wave of the date encoding, as in the paper
+
+
+class LTAE(nn.Module):
+    """Lightweight temporal self-attention (Garnot and Landrieu, 2020), one series per pixel.
+
+    e_t = LayerNorm(Linear(x_t)) + p(day_t); head h attends with one learned query q_h to its own slice of the channels:
+    a_h = softmax over observed t of q_h . (K_h e_t) / sqrt(8), o_h = sum_t a_h,t e_t[slice h];
+    embedding = Linear(dropout(ReLU(BN(Linear([o_1; ...; o_H]))))).
+    """
+
+    dates: Tensor
+    """(T, hidden) encoding of each step's date."""
+
+    def __init__(self, bands: int, steps: tuple[str, ...], section: EncoderSection) -> None:
+        super().__init__()
+        if section.hidden % (2 * section.heads):
+            raise MdicoError(
+                f"encoder ltae: hidden ({section.hidden}) must be a multiple of twice heads ({section.heads}). "
+                "Change one of them."
+            )
+        self.heads = section.heads
+        self.enter = nn.Linear(bands, section.hidden)
+        self.norm = nn.LayerNorm(section.hidden)
+        self.keys = nn.Linear(section.hidden, section.heads * _KEY)
+        self.query = nn.Parameter(torch.empty(section.heads, _KEY))
+        nn.init.normal_(self.query, std=(2.0 / _KEY) ** 0.5)
+        self.dense = nn.Sequential(
+            nn.Linear(section.hidden, section.dense),
+            nn.BatchNorm1d(section.dense),
+            nn.ReLU(),
+            nn.Dropout(section.dropout),
+        )
+        self.embed = nn.Linear(section.dense, section.width)
+        self.register_buffer("dates", date_encoding(steps, section.hidden // section.heads, section.heads))
+
+    def forward(self, images: Tensor, valid: Tensor) -> Tensor:
+        """(B, T, C, H, W) normalised and (B, T, H, W) True = observed to the embedding (B, d, H, W).
+
+        Steps that were not observed have no influence; a pixel never observed attends to all its (filled) steps.
+        """
+        b, t, c, h, w = images.shape
+        series = images.permute(0, 3, 4, 1, 2).reshape(-1, t, c)  # (N, T, C), N = B*H*W
+        seen = valid.permute(0, 2, 3, 1).reshape(-1, t)  # (N, T)
+        seen = seen | ~seen.any(dim=1, keepdim=True)
+        steps = self.norm(self.enter(series)) + self.dates  # (N, T, hidden)
+        keys = self.keys(steps).unflatten(2, (self.heads, _KEY))  # (N, T, heads, 8)
+        scores = torch.einsum("nthk,hk->nht", keys, self.query) / _KEY**0.5
+        share = scores.masked_fill(~seen.unsqueeze(1), -torch.inf).softmax(dim=2)  # (N, heads, T)
+        values = steps.unflatten(2, (self.heads, -1))  # (N, T, heads, hidden/heads)
+        mixed = torch.einsum("nht,nthv->nhv", share, values).flatten(1)  # (N, hidden)
+        rows: Tensor = self.embed(self.dense(mixed))
+        return rows.view(b, h, w, -1).permute(0, 3, 1, 2)  # (B, d, H, W)
+
+
+def date_encoding(steps: tuple[str, ...], width: int, copies: int) -> Tensor:
+    """Sine and cosine waves of the days since the first step, the same for every head: (T, width * copies)."""
+    days = torch.tensor(days_since_first(steps), dtype=torch.float32)
+    rate = _PERIOD ** (-2 * torch.arange(width // 2) / width)
+    angle = days[:, None] * rate  # (T, width / 2)
+    return torch.cat([angle.sin(), angle.cos()], dim=1).repeat(1, copies)
