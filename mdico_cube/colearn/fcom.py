@@ -42,7 +42,7 @@ class FCoMPath(nn.Module):
 
 
 class FCoMAverage(CoLearner):
-    """All combinations of modalities, averaged features (FCoM-av, Neurocomputing 2025; its form follows the public code).
+    """All combinations of modalities, averaged features (FCoM-av, Neurocomputing 2025; form as in the public code).
 
     Encode once, average the embeddings of each of the 2^M - 1 subsets S, one shared head P:
     L = mean over S of l( P(mean over m in S of z_m), y ).
