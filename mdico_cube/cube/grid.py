@@ -15,7 +15,7 @@ from mdico_cube.recipe import Area
 
 
 def grid_for(area: Area) -> GeoBox:
-    """The grid of an area: pixel edges at whole multiples of the resolution.
+    """The grid of an area: pixel edges at whole multiples of the resolution, covering it to a hundredth of a pixel.
 
     Raises:
         MdicoError: the CRS is unknown, or the GeoJSON file cannot be read.
