@@ -29,7 +29,7 @@ def split_folds(
     Laws: no training pixel lies within `guard` pixels of a validation or test pixel; no parcel stands in two folds.
 
     Raises:
-        MdicoError: too few blocks, or a class that the training or the test fold would lack.
+        MdicoError: too few labelled blocks for the folds.
     """
     home, blocks = _home_blocks(label.shape, parcel, section.block)
     known = label != UNLABELLED
