@@ -38,8 +38,10 @@ from mdico_cube.colearn.bundle import load_bundle, save_bundle
 from mdico_cube.colearn.fast import PlainForm, fast_form
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.trained import TrainedModel
+from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, Entry, Ledger
-from mdico_cube.cube.store import Layer, create_cube, open_reader
+from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.store import create_cube
 from mdico_cube.maps.write import write_map
 from mdico_cube.progress import console
 from mdico_cube.recipe import ColearnSection

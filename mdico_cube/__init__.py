@@ -10,7 +10,7 @@ _HOMES = {
     "parse_recipe": "mdico_cube.recipe",
     "MdicoError": "mdico_cube.errors",
     "open_cube": "mdico_cube.accessor",
-    "open_reader": "mdico_cube.cube.store",
+    "open_reader": "mdico_cube.cube.reader",
     "inspect_cube": "mdico_cube.cube.inspect",
     "check_catalog": "mdico_cube.cube.check",
     "list_catalogs": "mdico_cube.cube.check",

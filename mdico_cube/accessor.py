@@ -14,8 +14,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 from odc.geo.geom import point
 
+from mdico_cube.cube.layer import layer_from
 from mdico_cube.cube.ledger import DONE, FAILED, MISSING, Ledger
-from mdico_cube.cube.store import layer_from, open_cube
+from mdico_cube.cube.reader import open_cube
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.charts import availability_figure
 from mdico_cube.maps.images import SIDE, QuickLook, look_at, view_bands

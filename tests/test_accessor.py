@@ -15,8 +15,9 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import point
 
 import mdico_cube as mdico
+from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, Entry, Ledger
-from mdico_cube.cube.store import Layer, create_cube
+from mdico_cube.cube.store import create_cube
 from mdico_cube.maps import images
 from mdico_cube.sensors.dem import MODALITY as DEM
 from mdico_cube.sensors.sentinel1 import MODALITY as SENTINEL1

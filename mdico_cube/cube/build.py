@@ -19,7 +19,8 @@ from mdico_cube.cube.grid import Shard
 from mdico_cube.cube.ledger import DONE, FAILED, Entry, Ledger
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
 from mdico_cube.cube.read import read_scenes
-from mdico_cube.cube.store import create_cube, keep_recipe, open_reader, writing
+from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.store import create_cube, keep_recipe, writing
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say, track
 from mdico_cube.recipe import Recipe

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdico_cube.cube.ledger import DONE, FAILED, MISSING, Ledger
-from mdico_cube.cube.store import open_reader
+from mdico_cube.cube.reader import open_reader
 
 _NAMES = {DONE: "done", FAILED: "failed", MISSING: "missing"}
 

@@ -19,10 +19,10 @@ from odc.geo.geom import Geometry
 
 from mdico_cube.cube.catalog import CatalogFile, load_catalog, source_for
 from mdico_cube.cube.grid import Shard, grid_for, shards
+from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
 from mdico_cube.cube.search import catalog_href, item_time, longitude, search_items
-from mdico_cube.cube.store import Layer
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import Recipe, Reducer, Source

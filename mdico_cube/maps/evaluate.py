@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from mdico_cube.cube.store import CubeReader, open_reader
+from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import read_legend
 from mdico_cube.maps.predict import cube_digest, windows

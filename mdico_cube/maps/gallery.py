@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mdico_cube.cube.store import CubeReader, open_reader
+from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.maps.charts import (
     availability_png,
     class_f1_png,

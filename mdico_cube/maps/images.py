@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import LightSource
 
-from mdico_cube.cube.store import CubeReader
+from mdico_cube.cube.reader import CubeReader
 from mdico_cube.maps.outputs import NODATA
 from mdico_cube.maps.predict import windows
 from mdico_cube.maps.write import read_map

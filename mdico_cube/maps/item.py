@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mdico_cube.colearn.mlm import stac_class
-from mdico_cube.cube.store import CubeReader, open_reader, writing
+from mdico_cube.cube.reader import CubeReader, open_reader
+from mdico_cube.cube.store import writing
 from mdico_cube.maps.cog import read_legend
 from mdico_cube.maps.outputs import NODATA
 from mdico_cube.maps.write import find_maps, read_map

@@ -18,7 +18,7 @@ from odc.geo.xr import xr_coords
 from mdico_cube.colearn.bundle import Bundle, check_fit, load_bundle
 from mdico_cube.colearn.fast import SeriesModel, fast_form
 from mdico_cube.cube.ledger import Ledger
-from mdico_cube.cube.store import CubeReader, open_reader
+from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.outputs import LABEL, NODATA, Bytes, Variable, count_observations, depth, encode, variables
 from mdico_cube.recipe import MapOutput, Precision

@@ -16,7 +16,7 @@ from odc.geo.crs import CRS
 from pyproj import Transformer
 
 from mdico_cube import __version__
-from mdico_cube.cube.store import CubeReader, open_reader
+from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.evaluate import read_scores
 from mdico_cube.maps.gallery import Gallery, Picture

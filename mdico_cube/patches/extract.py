@@ -16,7 +16,9 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
-from mdico_cube.cube.store import CubeReader, Layer, describe_layer, open_reader, writing
+from mdico_cube.cube.layer import Layer, describe_layer
+from mdico_cube.cube.reader import CubeReader, open_reader
+from mdico_cube.cube.store import writing
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.samples import VERSION, origin, samples_attrs
 from mdico_cube.patches.splits import TRAIN, Folds, split_folds

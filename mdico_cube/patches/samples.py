@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from mdico_cube.cube.store import layer_from
+from mdico_cube.cube.layer import layer_from
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.splits import Folds
 from mdico_cube.patches.windows import Ints

@@ -17,7 +17,7 @@ from mdico_cube.cube import build as build_module
 from mdico_cube.cube.build import build_cube, compute_block
 from mdico_cube.cube.ledger import DONE, FAILED, MISSING, Ledger
 from mdico_cube.cube.plan import plan_build
-from mdico_cube.cube.store import open_cube, open_reader
+from mdico_cube.cube.reader import open_cube, open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Recipe, parse_recipe
 

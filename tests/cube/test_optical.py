@@ -17,7 +17,7 @@ from rasterio.warp import Resampling, reproject
 from mdico_cube.cube.build import build_cube, compute_block
 from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.plan import LayerPlan, plan_build
-from mdico_cube.cube.store import open_reader
+from mdico_cube.cube.reader import open_reader
 from mdico_cube.demo.region import DemoRegion, write_region
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import parse_recipe

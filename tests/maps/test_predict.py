@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mdico_cube.colearn.bundle import load_bundle
 from mdico_cube.colearn.fast import PlainForm, fast_form
-from mdico_cube.cube.store import open_reader
+from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.outputs import NODATA
 from mdico_cube.maps.predict import class_values, cube_digest, plan_map, predict_block, predict_map, windows

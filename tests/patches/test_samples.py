@@ -12,7 +12,8 @@ import zarr
 
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.grid import grid_for
-from mdico_cube.cube.store import open_reader, write_labels
+from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.store import write_labels
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.dataset import CubeWindows, EpochShuffle, StoredWindows, make_loader
 from mdico_cube.patches.extract import extract_samples

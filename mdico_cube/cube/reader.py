@@ -1,0 +1,172 @@
+"""A cube in; plain arrays of any block out, or a lazy DataTree for people."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+import zarr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from mdico_cube.cube.layer import layer_from
+from mdico_cube.cube.ledger import DONE, Ledger
+from mdico_cube.errors import MdicoError
+from mdico_cube.schema import LABELS, UNLABELLED, VERSION, check_cube
+from mdico_cube.spec import Array, Bools, Floats, LabelClass, Modality
+
+
+class CubeReader:
+    """A cube as plain arrays: opened once per process, no Dask between a block and its bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._root = zarr.open_group(path, mode="r", zarr_format=3)
+        except (FileNotFoundError, ValueError, OSError) as error:
+            raise MdicoError(f"{path}: is no cube (no Zarr group there). Build one with `mdico build`.") from error
+        facts = dict(self._root.attrs)
+        if facts.get("mdico_schema") != VERSION:
+            raise MdicoError(f"{path}: is not an mdico cube of layout {VERSION}. Build one with `mdico build`.")
+        self.attrs: dict[str, Any] = facts
+        layers: Any = facts["mdico_modalities"]
+        self._layers = {name: layer_from(layer) for name, layer in layers.items()}
+        self.modalities: dict[str, Modality] = {name: layer.modality for name, layer in self._layers.items()}
+        shape: Any = facts["spatial:shape"]
+        transform: Any = facts["spatial:transform"]
+        self.geobox = GeoBox(tuple(shape), Affine(*transform), str(facts["proj:wkt2"]))
+        self.shape: tuple[int, int] = (int(shape[0]), int(shape[1]))
+        self.chunk = int(str(facts["mdico_chunk"]))
+        self.shard = int(str(facts["mdico_shard"]))
+
+    def steps(self, modality: str) -> tuple[str, ...]:
+        """ISO date of each step's first day; one empty string for a modality without time."""
+        self._check(modality)
+        return self._layers[modality].steps
+
+    def array(self, modality: str) -> zarr.Array[Any]:
+        """The stored array: (T, C, y, x), or (C, y, x) without time."""
+        self._check(modality)
+        found = self._root[f"{modality}/{self.modalities[modality].variable}"]
+        assert isinstance(found, zarr.Array)
+        return found
+
+    def stored(self, modality: str, y: slice, x: slice) -> Array:
+        """Stored values (T, C, h, w) of a block; T = 1 without time."""
+        values = np.asarray(self._arrays[modality][..., y, x])
+        return values if values.ndim == 4 else values[None]
+
+    def read(self, modality: str, y: slice, x: slice) -> tuple[Floats, Bools]:
+        """Physical values (T, C, h, w) float32, 0 where missing, and (T, h, w) True = observed in every band."""
+        self._check(modality)
+        values, observed = self.modalities[modality].storage.unpack(self.stored(modality, y, x))
+        return values, np.asarray(observed.all(axis=1))
+
+    def labels(self, y: slice, x: slice) -> npt.NDArray[np.int16]:
+        """Class index (h, w) 0..K-1, -1 = unlabelled.
+
+        Raises:
+            MdicoError: the cube has no labels yet.
+        """
+        stored = np.asarray(self._labels("label")[y, x]).astype(np.int16)
+        return np.where(stored == UNLABELLED, np.int16(-1), stored)
+
+    def parcels(self, y: slice, x: slice) -> npt.NDArray[np.int32] | None:
+        """Parcel number (h, w), 0 = none; None where the labels carry no groups."""
+        if f"{LABELS}/parcel" not in self._root:
+            return None
+        return np.asarray(self._labels("parcel")[y, x]).astype(np.int32)
+
+    @property
+    def has_labels(self) -> bool:
+        """True once the labels stand on the grid."""
+        return LABELS in self._root
+
+    @property
+    def label_facts(self) -> dict[str, Any]:
+        """Attributes of the labels: source, legend, digest."""
+        return dict(self._label_group.attrs)
+
+    @property
+    def legend(self) -> tuple[LabelClass, ...]:
+        """Classes of the labels, in index order."""
+        return tuple(LabelClass(**entry) for entry in self.label_facts["legend"])
+
+    def identity(self, modalities: Sequence[str]) -> str:
+        """SHA-256 of what decides the pixels of these modalities and the labels: it changes when they are rebuilt."""
+        facts: list[Any] = [list(self.geobox.affine)[:6], self.shape, str(self.attrs["proj:code"])]
+        for name in modalities:
+            facts.append([name, hashlib.sha256(Ledger(self.path, name).digests().tobytes()).hexdigest()])
+        facts.append(self.label_facts if self.has_labels else {})
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def check_complete(self, modalities: Sequence[str]) -> None:
+        """Raise MdicoError unless every shard of these modalities was built."""
+        for name in modalities:
+            self._check(name)
+            left = int((Ledger(self.path, name).states() != DONE).sum())
+            if left:
+                raise MdicoError(f"{self.path}: {left} shards of {name} are not built. Run `mdico build --resume`.")
+
+    @cached_property
+    def _arrays(self) -> dict[str, zarr.Array[Any]]:
+        return {name: self.array(name) for name in self.modalities}
+
+    @property
+    def _label_group(self) -> zarr.Group:
+        if not self.has_labels:
+            raise MdicoError(f"{self.path}: has no labels. Run `mdico build` with a labels section.")
+        group = self._root[LABELS]
+        assert isinstance(group, zarr.Group)
+        return group
+
+    def _labels(self, name: str) -> zarr.Array[Any]:
+        array = self._label_group[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+    def _check(self, modality: str) -> None:
+        if modality not in self.modalities:
+            raise MdicoError(f"{self.path}: has no {modality}. It has {', '.join(self.modalities)}.")
+
+
+def open_reader(path: str | Path) -> CubeReader:
+    """The cube's reader, opened once per process and path."""
+    return _open_cached(Path(path).resolve())
+
+
+def forget_readers() -> None:
+    """Open every cube anew from now on: its metadata has changed."""
+    _open_cached.cache_clear()
+
+
+@lru_cache(maxsize=8)
+def _open_cached(path: Path) -> CubeReader:
+    return CubeReader(path)
+
+
+def open_cube(path: str | Path) -> xr.DataTree:
+    """The cube as a lazy DataTree for people: physical values, NaN where missing, coordinates and CRS on every group.
+
+    Raises:
+        MdicoError: there is no cube, or it breaks the layout.
+    """
+    open_reader(path)
+    tree = xr.open_datatree(
+        Path(path), engine="zarr", consolidated=False, decode_coords="all", chunks={}, mask_and_scale=True
+    )
+    check_cube(tree)
+    return tree
+
+
+def cube_recipe(path: str | Path) -> dict[str, Any]:
+    """The recipe a cube was built from."""
+    recipe: dict[str, Any] = json.loads(str(open_reader(path).attrs["mdico_recipe"]))
+    return recipe
