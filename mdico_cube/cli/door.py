@@ -1,0 +1,86 @@
+"""What every command shares: the program, how it stops, its common options."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.progress import console
+
+PANELS = ("Start here", "Stages", "Look", "Lab", "Help")
+"""Panels of the help page, in their order."""
+
+
+class Door(TyperGroup):
+    """Faults the user can mend are one sentence on standard error and exit status 2; Ctrl-C says how to go on."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Commands in the order of their panels."""
+        return sorted(super().list_commands(ctx), key=lambda name: PANELS.index(_panel(self.commands[name])))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the sub-command."""
+        try:
+            return super().invoke(ctx)
+        except MdicoError as error:
+            _stop(f"error: {error}", 2)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            reason = f"{error.filename or 'file'}: {error.strerror or error}"
+            _stop(f"error: {reason}. Free space or choose another folder, then go on with --resume.", 2)
+        except KeyboardInterrupt:
+            _stop("stopped. What was finished is kept: go on with --resume.", 130)
+
+
+def _panel(command: Any) -> str:
+    panel = command.rich_help_panel
+    return panel if panel in PANELS else "Help"
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    Console(stderr=True, highlight=False, markup=False).print(message, soft_wrap=True)
+    sys.exit(status)
+
+
+app = typer.Typer(
+    cls=Door,
+    name="mdico",
+    help="Train with every sensor, map with any one.\n\n"
+    "A recipe (YAML) says where, when, which sensors and which labels. `mdico run RECIPE` does every stage in order; "
+    "each stage is also a command of its own. `mdico demo` shows it all on a simulated region.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False)
+"""Results go to standard output."""
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yml", help="The recipe file.", show_default=False)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what stands there; finished work is skipped.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, help="How many things are done at once; default: one per processor.")
+]
+
+
+@app.callback()
+def _root(quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results.")] = False) -> None:
+    console.quiet = quiet
+
+
+def size(count: float) -> str:
+    """Bytes for people: 3 digits and a unit."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}"

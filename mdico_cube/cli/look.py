@@ -1,0 +1,41 @@
+"""Commands that show what stands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+import mdico_cube as mdico
+from mdico_cube.cli.door import AsJson, app, out, size
+
+
+@app.command(rich_help_panel="Look")
+def inspect(
+    cube: Annotated[Path, typer.Argument(metavar="CUBE.zarr", help="A cube.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """What stands in a cube: shards, what was observed, offsets applied, failures and why.
+
+    Example: `mdico inspect my-region/cube.zarr`
+    """
+    statuses = mdico.inspect_cube(cube)
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(status) for status in statuses], indent=1) + "\n")
+        return
+    table = Table("modality", "done", "failed", "missing", "observed", "items", "written", "seconds", title=cube.name)
+    for status in statuses:
+        counts = (str(status.done), str(status.failed), str(status.missing))
+        observed, written = f"{status.valid_fraction:.0%}", size(status.bytes_written)
+        table.add_row(status.modality, *counts, observed, str(status.items), written, f"{status.seconds:.0f}")
+    out.print(table)
+    for status in statuses:
+        for offset, items in status.offsets.items():
+            out.print(f"{status.modality}: offset {offset}: {items} items")
+        for shard, error in status.errors.items():
+            out.print(f"{status.modality}: shard {shard} failed: {error}")

@@ -1,0 +1,50 @@
+"""`mdico plan`: what a build would do, as a table or JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+import mdico_cube as mdico
+from mdico_cube.cli.door import AsJson, RecipeFile, app, out, size
+from mdico_cube.recipe import load_recipe
+
+
+@app.command(rich_help_panel="Stages")
+def plan(recipe: RecipeFile, as_json: AsJson = False) -> None:
+    """What a build would read and write, before any pixel is read.
+
+    Example: `mdico plan region.yml --json`
+    """
+    summary = mdico.plan(load_recipe(recipe)).summary()
+    if as_json:
+        sys.stdout.write(json.dumps(summary, indent=1) + "\n")
+    else:
+        _print_plan(summary)
+
+
+def _print_plan(summary: Mapping[str, Any]) -> None:
+    height, width = summary["shape"]
+    out.print(
+        f"grid: {width} x {height} pixels of {summary['resolution']:g} in {summary['crs']}, "
+        f"{summary['shards']} shards, {summary['jobs']} jobs"
+    )
+    table = Table("modality", "bands", "steps", "scenes", "per step", "to read", "in the cube", title="plan")
+    for name, facts in summary["modalities"].items():
+        counts = facts["scenes_per_step"]
+        table.add_row(
+            name,
+            str(len(facts["bands"])),
+            str(len(facts["steps"])),
+            str(facts["scenes"]),
+            f"{min(counts)} to {max(counts)}",
+            size(facts["bytes_read"]),
+            size(facts["bytes_stored"]),
+        )
+    out.print(table)
+    for name, steps in summary["gaps"].items():
+        out.print(f"gap: {name} has no scene in {', '.join(steps)}")

@@ -1,0 +1,97 @@
+"""Commands that do a stage of a recipe, or all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import mdico_cube as mdico
+from mdico_cube.cli.door import Overwrite, RecipeFile, Resume, Workers, app, out
+from mdico_cube.recipe import Recipe, load_recipe
+
+
+@app.command(rich_help_panel="Start here")
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where everything is written.")] = Path("demo-output"),
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+) -> None:
+    """Simulate a region with known truth, then run the whole chain on it.
+
+    Example: `mdico demo` writes demo-output/, with demo.yml (the recipe), cube, models, maps and report.html.
+    """
+    recipe = mdico.prepare_demo(folder, overwrite=overwrite, resume=resume)
+    _finish(recipe, overwrite, resume)
+
+
+@app.command(rich_help_panel="Start here")
+def run(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False) -> None:
+    """Every stage of a recipe, from the catalog to the report.
+
+    Example: `mdico run region.yml`, and after an interruption `mdico run region.yml --resume`.
+    """
+    _finish(load_recipe(recipe), overwrite, resume)
+
+
+def _finish(recipe: Recipe, overwrite: bool, resume: bool) -> None:
+    scores = mdico.run(recipe, overwrite=overwrite, resume=resume)
+    out.print(mdico.scores_table(scores))
+    out.print(f"report: {recipe.output / 'report.html'}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Stages")
+def build(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False, workers: Workers = None) -> None:
+    """Catalog to aligned cube: search, read, mask, composite, write; then the labels.
+
+    Example: `mdico build region.yml`
+    """
+    out.print(f"cube: {mdico.build(load_recipe(recipe), overwrite, resume, workers)}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Stages")
+def sample(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False) -> None:
+    """Cube to training windows: spatial blocks, guard distance, balanced draw.
+
+    Example: `mdico sample region.yml --overwrite`
+    """
+    out.print(f"samples: {mdico.sample(load_recipe(recipe), overwrite, resume)}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Stages")
+def train(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False) -> None:
+    """Windows to models: every method and seed, trained with every sensor; one bundle per sensor.
+
+    Example: `mdico train region.yml --resume`
+    """
+    for folder in mdico.train(load_recipe(recipe), overwrite, resume):
+        out.print(f"bundle: {folder}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Stages")
+def predict(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False, workers: Workers = None) -> None:
+    """Bundles to maps: the whole region with one sensor at a time, as Zarr and GeoTIFF.
+
+    Example: `mdico predict region.yml`
+    """
+    for path in mdico.predict(load_recipe(recipe), overwrite, resume, workers):
+        out.print(f"map: {path.with_suffix('.tif')}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Stages")
+def evaluate(recipe: RecipeFile, overwrite: Overwrite = False) -> None:
+    """Maps to scores, on the held-out blocks.
+
+    Example: `mdico evaluate region.yml`
+    """
+    out.print(mdico.scores_table(mdico.evaluate(load_recipe(recipe), overwrite)))
+
+
+@app.command(rich_help_panel="Stages")
+def report(recipe: RecipeFile, overwrite: Overwrite = False) -> None:
+    """Everything to one self-contained report.html.
+
+    Example: `mdico report region.yml`
+    """
+    out.print(f"report: {mdico.report(load_recipe(recipe), overwrite)}", soft_wrap=True)
