@@ -15,6 +15,7 @@ _HOMES = {
     "check_catalog": "mdico_cube.cube.check",
     "list_catalogs": "mdico_cube.cube.check",
     "open_samples": "mdico_cube.patches.samples",
+    "examine": "mdico_cube.doctor",
     "load_bundle": "mdico_cube.colearn.bundle",
     "predict_map": "mdico_cube.maps.predict",
     "write_map": "mdico_cube.maps.write",

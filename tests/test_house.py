@@ -19,7 +19,7 @@ FLOORS = [
     {"patches", "colearn"},
     {"maps"},
     {"benchmarks", "demo"},
-    {"accessor"},
+    {"accessor", "doctor"},
     {"journey"},
     {"cli"},
 ]
