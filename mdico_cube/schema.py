@@ -11,6 +11,12 @@ VERSION = 1
 """Layout version, in the root attribute `mdico_schema`."""
 TEMPORAL = ("time", "band", "y", "x")
 STATIC = ("band", "y", "x")
+COARSE = ("time", "band", "latitude", "longitude")
+"""Dimensions of a modality that keeps its source's own grid."""
+OROGRAPHY = "orography"
+"""Variable (latitude, longitude) of a coarse group: metres above the sea, NaN where the source does not say."""
+LAPSE_RATE = "lapse_rate"
+"""Variable without dimensions of a coarse group: kelvin per kilometre by which temperatures fall with height."""
 LABELS = "labels"
 LEDGER = "ledger"
 UNLABELLED = 255
@@ -37,8 +43,10 @@ def check_cube(tree: xr.DataTree) -> None:
 def _check_group(name: str, node: xr.DataTree | xr.DataArray, tree: xr.DataTree) -> None:
     assert isinstance(node, xr.DataTree)
     for key, variable in node.data_vars.items():
-        if variable.dims not in (TEMPORAL, STATIC):
-            raise MdicoError(f"{name}/{key}: has dimensions {variable.dims}, a cube has {TEMPORAL} or {STATIC}.")
+        if variable.dims not in (TEMPORAL, STATIC, COARSE) and key not in (OROGRAPHY, LAPSE_RATE):
+            raise MdicoError(
+                f"{name}/{key}: has dimensions {variable.dims}, a cube has {TEMPORAL}, {STATIC} or {COARSE}."
+            )
     for axis in ("x", "y"):
         mine, root = node.coords[axis].values, tree.coords[axis].values
         if mine.shape != root.shape or not np.array_equal(mine, root):

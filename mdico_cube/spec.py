@@ -30,6 +30,8 @@ class Band:
     """How the source is resampled to the cube's grid."""
     title: str = ""
     """What a person calls it, for example "red"."""
+    lapses: bool = False
+    """True for air temperatures: on a coarse grid they are brought from the cells' height to the pixels'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Modality:
     """False for terrain: the stored array is (band, y, x) and reads as one time step."""
     title: str = ""
     """What a person calls the sensor."""
+    coarse: bool = False
+    """True for weather: stored as (time, band, latitude, longitude) on its source's grid, interpolated when read."""
 
     @property
     def band_names(self) -> tuple[str, ...]:

@@ -13,11 +13,15 @@ from mdico_cube.spec import Band, Modality, Storage
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One modality to store: (T, C, y, x), or (C, y, x) without time."""
+    """One modality to store: (T, C, y, x), (C, y, x) without time, or (T, C, latitude, longitude) on its own grid."""
 
     modality: Modality
     steps: tuple[str, ...]
     """ISO date of each step's first day; one empty string without time."""
+    latitudes: tuple[float, ...] = ()
+    """Cell centres of a coarse modality from north to south, degrees; empty for all others."""
+    longitudes: tuple[float, ...] = ()
+    """Cell centres of a coarse modality from west to east, degrees without a jump; empty for all others."""
 
 
 def describe_layer(layer: Layer) -> dict[str, Any]:
@@ -25,7 +29,8 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
     facts = asdict(layer.modality)
     if np.isnan(layer.modality.storage.missing):
         facts["storage"]["missing"] = None
-    return {**facts, "steps": list(layer.steps)}
+    own_grid = {"latitudes": list(layer.latitudes), "longitudes": list(layer.longitudes)}
+    return {**facts, "steps": list(layer.steps), **(own_grid if layer.modality.coarse else {})}
 
 
 def layer_from(facts: Mapping[str, Any]) -> Layer:
@@ -40,5 +45,7 @@ def layer_from(facts: Mapping[str, Any]) -> Layer:
         storage=Storage(**storage),
         temporal=facts["temporal"],
         title=facts["title"],
+        coarse=facts.get("coarse", False),
     )
-    return Layer(modality, tuple(facts["steps"]))
+    own_grid = (tuple(facts.get(axis, ())) for axis in ("latitudes", "longitudes"))
+    return Layer(modality, tuple(facts["steps"]), *own_grid)

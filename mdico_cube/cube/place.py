@@ -63,7 +63,7 @@ def _replace(item: pystac.Item, code: str, whole: str) -> None:
 def _fits(code: str, item: pystac.Item, asset: str | None) -> bool:
     """True where a CRS puts the item's raster at the item's bounding box."""
     try:
-        to_degrees = _to_degrees(code)
+        to_degrees = degrees_from(code)
     except CRSError:
         return False
     assert item.bbox is not None
@@ -105,5 +105,6 @@ def _centre(item: pystac.Item, asset: str | None) -> tuple[float, float] | None:
 
 
 @lru_cache
-def _to_degrees(code: str) -> Transformer:
+def degrees_from(code: str) -> Transformer:
+    """From a CRS to longitude and latitude in WGS 84."""
     return Transformer.from_crs(code, "EPSG:4326", always_xy=True)

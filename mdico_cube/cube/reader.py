@@ -16,10 +16,11 @@ import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from mdico_cube.cube.coarse import CoarseLayer, interpolate, pixel_degrees
 from mdico_cube.cube.layer import layer_from
 from mdico_cube.cube.ledger import DONE, Ledger
 from mdico_cube.errors import MdicoError
-from mdico_cube.schema import LABELS, UNLABELLED, VERSION, check_cube
+from mdico_cube.schema import LABELS, LAPSE_RATE, OROGRAPHY, UNLABELLED, VERSION, check_cube
 from mdico_cube.spec import Array, Bools, Floats, LabelClass, Modality
 
 
@@ -52,14 +53,16 @@ class CubeReader:
         return self._layers[modality].steps
 
     def array(self, modality: str) -> zarr.Array[Any]:
-        """The stored array: (T, C, y, x), or (C, y, x) without time."""
+        """The stored array: (T, C, y, x), (C, y, x) without time, or (T, C, latitude, longitude) where coarse."""
         self._check(modality)
         found = self._root[f"{modality}/{self.modalities[modality].variable}"]
         assert isinstance(found, zarr.Array)
         return found
 
     def stored(self, modality: str, y: slice, x: slice) -> Array:
-        """Stored values (T, C, h, w) of a block; T = 1 without time."""
+        """Stored values (T, C, h, w) of a block; T = 1 without time; a coarse modality is interpolated."""
+        if self.modalities[modality].coarse:
+            return self._interpolated(modality, y, x)
         values = np.asarray(self._arrays[modality][..., y, x])
         return values if values.ndim == 4 else values[None]
 
@@ -68,6 +71,47 @@ class CubeReader:
         self._check(modality)
         values, observed = self.modalities[modality].storage.unpack(self.stored(modality, y, x))
         return values, np.asarray(observed.all(axis=1))
+
+    def coarse(self, modality: str) -> CoarseLayer:
+        """A coarse modality on its own grid.
+
+        Raises:
+            MdicoError: the cube does not have it.
+        """
+        self._check(modality)
+        return self._coarse_layers[modality]
+
+    def rests_on(self, modality: str) -> tuple[str, ...]:
+        """Modalities whose pixels decide what this one reads as: itself, and terrain where temperatures follow it."""
+        follows = self.modalities[modality].coarse and self._elevation and self.coarse(modality).follows_ground
+        return (modality, "dem") if follows else (modality,)
+
+    def _interpolated(self, modality: str, y: slice, x: slice) -> Floats:
+        ground = self.stored("dem", y, x)[0, self._elevation[0]] if len(self.rests_on(modality)) > 1 else None
+        return interpolate(self.coarse(modality), *pixel_degrees(self.geobox, y, x), ground)
+
+    @property
+    def _elevation(self) -> tuple[int, ...]:
+        """Index of the elevation in /dem; nothing where the cube has none."""
+        names = self.modalities["dem"].band_names if "dem" in self.modalities else ()
+        return (names.index("elevation"),) if "elevation" in names else ()
+
+    @cached_property
+    def _coarse_layers(self) -> dict[str, CoarseLayer]:
+        return {name: self._coarse_layer(name) for name, modality in self.modalities.items() if modality.coarse}
+
+    def _coarse_layer(self, name: str) -> CoarseLayer:
+        layer, node = self._layers[name], self._root[name]
+        assert isinstance(node, zarr.Group)
+        heights, rate = (np.asarray(found[...]) for found in (node[OROGRAPHY], node[LAPSE_RATE]))  # type: ignore[index]
+        return CoarseLayer(
+            np.asarray(self._arrays[name][...]),
+            np.asarray(layer.latitudes),
+            np.asarray(layer.longitudes),
+            tuple(band.lapses for band in layer.modality.bands),
+            heights,
+            float(np.nan_to_num(rate)) / 1000,
+        )
 
     def labels(self, y: slice, x: slice) -> npt.NDArray[np.int16]:
         """Class index (h, w) 0..K-1, -1 = unlabelled.
@@ -102,7 +146,7 @@ class CubeReader:
     def identity(self, modalities: Sequence[str]) -> str:
         """SHA-256 of what decides the pixels of these modalities and the labels: it changes when they are rebuilt."""
         facts: list[Any] = [list(self.geobox.affine)[:6], self.shape, str(self.attrs["proj:code"])]
-        for name in modalities:
+        for name in dict.fromkeys(part for one in modalities for part in self.rests_on(one)):
             facts.append([name, hashlib.sha256(Ledger(self.path, name).digests().tobytes()).hexdigest()])
         facts.append(self.label_facts if self.has_labels else {})
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
@@ -111,6 +155,7 @@ class CubeReader:
         """Raise MdicoError unless every shard of these modalities was built."""
         for name in modalities:
             self._check(name)
+        for name in dict.fromkeys(part for one in modalities for part in self.rests_on(one)):
             left = int((Ledger(self.path, name).states() != DONE).sum())
             if left:
                 raise MdicoError(f"{self.path}: {left} shards of {name} are not built. Run `mdico build --resume`.")

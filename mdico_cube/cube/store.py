@@ -22,7 +22,7 @@ from mdico_cube.cube.layer import Layer, describe_layer
 from mdico_cube.cube.ledger import create_ledger
 from mdico_cube.cube.reader import CubeReader, forget_readers
 from mdico_cube.errors import MdicoError
-from mdico_cube.schema import LABELS, STATIC, TEMPORAL, UNLABELLED, VERSION
+from mdico_cube.schema import COARSE, LABELS, LAPSE_RATE, OROGRAPHY, STATIC, TEMPORAL, UNLABELLED, VERSION
 from mdico_cube.spec import Array, LabelClass
 
 GRID_MAPPING = "spatial_ref"
@@ -40,8 +40,9 @@ def create_cube(
 ) -> None:
     """Write the metadata of a cube whose every pixel is still missing. No pixel is computed.
 
-    It carries an empty ledger with `ledger_shape` shards along y and x. It is made in a folder beside `path` and
-    renamed, so `path` is a whole cube or does not exist; with `overwrite` a cube that stands there goes last.
+    It carries an empty ledger with `ledger_shape` shards along y and x; a coarse modality is one shard. It is made in
+    a folder beside `path` and renamed, so `path` is a whole cube or does not exist; with `overwrite` a cube that stands
+    there goes last.
 
     Raises:
         MdicoError: the folder cannot be written.
@@ -53,7 +54,8 @@ def create_cube(
         root = xr.Dataset(coords=_grid_coords(geobox), attrs={**_root_attrs(geobox, layers, chunk, shard), **attrs})
         root.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
         for layer in layers:
-            dataset, encoding = _template(geobox, layer, chunk, shard)
+            coarse = layer.modality.coarse
+            dataset, encoding = _coarse_template(layer) if coarse else _template(geobox, layer, chunk, shard)
             dataset.to_zarr(
                 draft,
                 group=layer.modality.name,
@@ -63,7 +65,7 @@ def create_cube(
                 compute=False,
                 encoding=encoding,
             )
-            create_ledger(draft, layer.modality.name, ledger_shape)
+            create_ledger(draft, layer.modality.name, (1, 1) if coarse else ledger_shape)
         if overwrite and path.exists():
             shutil.rmtree(path)
         draft.rename(path)
@@ -113,6 +115,34 @@ def _template(geobox: GeoBox, layer: Layer, chunk: int, shard: int) -> tuple[xr.
     if storage.scale != 1:
         encoding["scale_factor"] = storage.scale
     return dataset, {modality.variable: encoding}
+
+
+def _coarse_template(layer: Layer) -> tuple[xr.Dataset, dict[str, Any]]:
+    """A modality on its own grid: one chunk, since a whole year of it is smaller than one chunk of an image."""
+    modality, grid = layer.modality, (len(layer.latitudes), len(layer.longitudes))
+    shape = (len(layer.steps), len(modality.bands), *grid)
+    nothing = np.float32(np.nan)
+    weather, heights = (da.zeros(one, chunks=one, dtype="float32") for one in (shape, grid))
+    rate = {"units": "K km-1", "long_name": "fall of temperature with height when read"}
+    dataset = xr.Dataset(
+        {
+            modality.variable: (COARSE, weather, {"long_name": modality.title, "units": ", ".join(modality.units)}),
+            OROGRAPHY: (COARSE[2:], heights, {"units": "m", "long_name": "height of the cells' ground"}),
+            LAPSE_RATE: ((), nothing, rate),
+        },
+        coords={
+            "time": np.array(layer.steps, dtype="datetime64[ns]"),
+            "band": np.array(modality.band_names, dtype=object),
+            "latitude": ("latitude", np.array(layer.latitudes), {"units": "degrees_north"}),
+            "longitude": ("longitude", np.array(layer.longitudes), {"units": "degrees_east"}),
+        },
+    )
+    missing = {"_FillValue": nothing, "fill_value": np.nan}
+    return dataset, {
+        modality.variable: {"chunks": shape, "compressors": [ZstdCodec(level=3)], **missing},
+        OROGRAPHY: {"chunks": grid, **missing},
+        LAPSE_RATE: missing,
+    }
 
 
 def keep_recipe(path: Path, recipe: str) -> None:

@@ -265,7 +265,8 @@ def cube_digest(reader: CubeReader, modality: str) -> str:
     """SHA-256 of what a map depends on in a cube: the grid, the modality and what was written into each shard."""
     grid = [*reader.geobox.affine, *reader.shape, str(reader.geobox.crs)]
     digest = hashlib.sha256(repr((grid, reader.modalities[modality], reader.steps(modality))).encode())
-    digest.update(Ledger(reader.path, modality).digests().tobytes())
+    for name in reader.rests_on(modality):
+        digest.update(Ledger(reader.path, name).digests().tobytes())
     return digest.hexdigest()
 
 
