@@ -19,6 +19,11 @@ Precision = Literal["32-true", "bf16"]
 MapOutput = Literal["probabilities", "entropy", "observations"]
 Code = Annotated[int, Field(ge=0, le=15)]
 Dilation = Annotated[int, Field(ge=0, le=64)]
+Orbit = Literal["both", "ascending", "descending", "split"]
+ORBIT = "sat:orbit_state"
+"""Property of an item that tells its orbit direction."""
+AssetKeys = str | Annotated[tuple[str, ...], Field(min_length=1)]
+"""Asset key, or several of which an item has one."""
 
 
 class Section(BaseModel):
@@ -92,35 +97,75 @@ class Source(Section):
 
     collection: str
     """STAC collection id."""
-    assets: dict[str, str] = {}
-    """Band -> asset key, where it differs from the band's name."""
-    quality: str | None = None
-    """Asset key of the quality layer (SCL); null where the catalog has none."""
+    assets: dict[str, AssetKeys] = {}
+    """Band -> asset key, where it differs from the band's name; several keys where missions differ: the first that an
+    item has is read."""
+    quality: AssetKeys | None = None
+    """Asset key of the quality layer (SCL, QA_PIXEL); null where the catalog has none."""
     offset: Literal["baseline", "declared", "none"] = "none"
     """Where the reflectance offset is known from: the processing baseline (>= 04.00 means -1000 counts),
     raster:bands as declared by the item, or none because the counts are already harmonised."""
     nodata: float | None = None
     """Source value that means no data, where the asset does not say."""
     query: dict[str, Any] = {}
-    """Item properties that must be equal, for example {"sat:orbit_state": "descending"}."""
+    """Item properties that must be equal, for example {"platform": "sentinel-2b"}, or compared, for example
+    {"eo:cloud_cover": {"lt": 60}}: eq, neq, lt, lte, gt, gte, in. An API filters by them where it can; they are checked
+    on every item in any case."""
     hide: tuple[Code, ...] | None = None
     """Classes (Sentinel-2 SCL) or bits (Landsat QA_PIXEL) of the quality layer that hide the ground; null takes the
     sensor's own."""
     dilate: Dilation = 0
     """Pixels of the cube's grid by which hidden ground is widened."""
 
+    def keys(self, band: str) -> tuple[str, ...]:
+        """Asset keys a band may stand under, the usual one first."""
+        return _several(self.assets.get(band, band))
+
+    @property
+    def quality_keys(self) -> tuple[str, ...]:
+        """Asset keys the quality layer may stand under, the usual one first; none where there is no layer."""
+        return () if self.quality is None else _several(self.quality)
+
+    @field_validator("query")
+    @classmethod
+    def _comparisons(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return _known_comparisons(value)
+
+
+COMPARISONS = ("eq", "neq", "lt", "lte", "gt", "gte", "in")
+"""Words of a query, as STAC APIs know them."""
+
+
+def _several(keys: AssetKeys) -> tuple[str, ...]:
+    return (keys,) if isinstance(keys, str) else keys
+
+
+def _known_comparisons(query: dict[str, Any]) -> dict[str, Any]:
+    for key, value in query.items():
+        unknown = [word for word in value if word not in COMPARISONS] if isinstance(value, dict) else []
+        if unknown:
+            raise ValueError(f"{key} is compared by {unknown[0]!r}: use one of {', '.join(COMPARISONS)}")
+        if isinstance(value, dict) and not isinstance(value.get("in", []), list):
+            raise ValueError(f"{key}: `in` needs a list of values, came {value['in']!r}")
+    return query
+
 
 class SourceOverride(Section):
     """Parts of a Source to replace for this recipe."""
 
     collection: str | None = None
-    assets: dict[str, str] | None = None
-    quality: str | None = None
+    assets: dict[str, AssetKeys] | None = None
+    quality: AssetKeys | None = None
     offset: Literal["baseline", "declared", "none"] | None = None
     nodata: float | None = None
     query: dict[str, Any] | None = None
     hide: tuple[Code, ...] | None = None
     dilate: Dilation | None = None
+
+    @field_validator("query")
+    @classmethod
+    def _comparisons(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        return None if value is None else _known_comparisons(value)
 
 
 class ModalitySection(Section):
@@ -130,6 +175,9 @@ class ModalitySection(Section):
     """Bands to keep, in this order; null keeps the sensor's default set."""
     reducer: Reducer | None = None
     """How the observations of one step become one value; null takes the sensor's default."""
+    orbit: Orbit = "both"
+    """Sentinel-1 only: both directions in one group, one of them, or split: a group for each, which other sections name
+    sentinel1_ascending and sentinel1_descending (sentinel1 then means both groups)."""
     source: SourceOverride = SourceOverride()
     """Changes to the catalog's description of this modality."""
 
@@ -401,6 +449,18 @@ class Recipe(Section):
     def _empty_sections(cls, value: Any) -> Any:
         return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _split_orbits(cls, value: Any) -> Any:
+        return _orbits_apart(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _orbits_of_radar(self) -> Self:
+        for name, section in self.modalities.items():
+            if section.orbit != "both" and name != "sentinel1":
+                raise ValueError(f"modalities.{name}.orbit is {section.orbit}, but only sentinel1 has orbit directions")
+        return self
+
     @model_validator(mode="after")
     def _known_modalities(self) -> Self:
         for where, names, known, whose in (
@@ -414,6 +474,33 @@ class Recipe(Section):
         if self.colearn.protocol == "honest" and self.samples.validation == 0:
             raise ValueError("samples.validation is 0, but the honest protocol stops training on validation blocks")
         return self
+
+
+def _orbits_apart(data: dict[str, Any]) -> dict[str, Any]:
+    """`sentinel1: {orbit: split}` to one section per direction, wherever the recipe names sentinel1."""
+    modalities = data.get("modalities")
+    if not isinstance(modalities, dict):
+        return data
+    radar = modalities.get("sentinel1")
+    if not isinstance(radar, dict) or radar.get("orbit") != "split":
+        return data
+    directions = ("sentinel1_ascending", "sentinel1_descending")
+    rest = {key: option for key, option in radar.items() if key != "orbit"}
+
+    def apart(names: Any) -> Any:
+        if not isinstance(names, list | tuple):
+            return names
+        return [one for name in names for one in (directions if name == "sentinel1" else (name,))]
+
+    sections = {
+        one: rest if one in directions else section for name, section in modalities.items() for one in apart([name])
+    }
+    named = {
+        key: {**data[key], "modalities": apart(data[key]["modalities"])}
+        for key in ("colearn", "maps")
+        if isinstance(data.get(key), dict) and "modalities" in data[key]
+    }
+    return {**data, "modalities": sections, **named}
 
 
 def load_recipe(path: str | Path) -> Recipe:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from pandas.tseries.frequencies import to_offset
 
-from mdico_cube.errors import MdicoError
+from mdico_cube.errors import MdicoError, did_you_mean
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
 Array = npt.NDArray[Any]
@@ -108,7 +108,10 @@ class Modality:
         known = {band.name: band for band in self.bands}
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise MdicoError(f"{self.name}: unknown band {', '.join(unknown)}. Use some of: {', '.join(known)}.")
+            raise MdicoError(
+                f"{self.name}: unknown band {', '.join(unknown)}. Use some of: {', '.join(known)}."
+                f"{did_you_mean(unknown[0], known)}"
+            )
         return replace(self, bands=tuple(known[name] for name in names))
 
 

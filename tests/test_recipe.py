@@ -53,6 +53,10 @@ def changed(facts: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("maps", {"modalities": ["dem"]}, "maps.modalities names dem, which colearn.modalities does not list"),
         ("maps", {"methods": ["fusion"]}, "maps.methods names fusion, which colearn.methods does not list"),
         ("labels.classes", [{"name": "a"}, {"name": "a"}], "names a twice"),
+        ("modalities.sentinel2.orbit", "ascending", "modalities.sentinel2.orbit is ascending, but only sentinel1"),
+        ("modalities.sentinel1.orbit", "up", "modalities.sentinel1.orbit"),
+        ("modalities.sentinel2.source", {"query": {"eo:cloud_cover": {"under": 5}}}, "is compared by 'under': use one"),
+        ("modalities.sentinel2.source", {"query": {"platform": {"in": "a"}}}, "`in` needs a list"),
     ],
 )
 def test_a_bad_recipe_gets_a_sentence(recipe_facts: dict[str, Any], path: str, value: Any, sentence: str) -> None:
@@ -60,6 +64,17 @@ def test_a_bad_recipe_gets_a_sentence(recipe_facts: dict[str, Any], path: str, v
         parse_recipe(changed(recipe_facts, path, value))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_split_orbits_are_two_modalities_wherever_the_recipe_names_radar(recipe_facts: dict[str, Any]) -> None:
+    facts = changed(recipe_facts, "modalities.sentinel1", {"orbit": "split", "reducer": "median"})
+    recipe = parse_recipe(changed(facts, "maps.modalities", ["sentinel1"]))
+    both = ("sentinel1_ascending", "sentinel1_descending")
+    assert tuple(recipe.modalities) == (*both, "sentinel2", "dem")
+    assert all(recipe.modalities[name].reducer == "median" for name in both)
+    assert recipe.colearn.modalities == (*both, "sentinel2")
+    assert recipe.maps.modalities == both
+    assert parse_recipe(recipe.model_dump(mode="json")) == recipe, "what a cube keeps of it reads back"
 
 
 def test_a_missing_section_is_named(recipe_facts: dict[str, Any]) -> None:

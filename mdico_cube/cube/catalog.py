@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from mdico_cube.errors import MdicoError
-from mdico_cube.recipe import Recipe, Section, Source
+from mdico_cube.errors import MdicoError, did_you_mean
+from mdico_cube.recipe import ORBIT, Recipe, Section, Source
+from mdico_cube.sensors.sensor import Sensor
 
 
 class CatalogFile(Section):
@@ -25,6 +26,9 @@ class CatalogFile(Section):
     """Who signs asset addresses when they are read."""
     modalities: dict[str, Source]
     """Modality -> where it stands in this catalog."""
+    also: dict[str, tuple[Source, ...]] = Field(default_factory=dict)
+    """Modality -> other collections of this catalog that it can be read from: a recipe names one by
+    `source.collection`."""
 
 
 def catalog_folder() -> Path:
@@ -43,7 +47,10 @@ def load_catalog(name: str) -> CatalogFile:
     path = Path(name) if name.endswith((".yml", ".yaml")) else catalog_folder() / f"{name}.yml"
     if not path.is_file():
         known = sorted(file.stem for file in catalog_folder().glob("*.yml"))
-        raise MdicoError(f"catalog {name!r}: no such file ({path.name}). Use one of {', '.join(known)}, or a path.")
+        raise MdicoError(
+            f"catalog {name!r}: no such file ({path.name}). Use one of {', '.join(known)}, or a path."
+            f"{did_you_mean(name, known)}"
+        )
     try:
         return CatalogFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
@@ -54,23 +61,28 @@ def load_catalog(name: str) -> CatalogFile:
         raise MdicoError(f"catalog file {path}: {where}: {first['msg']}.") from error
 
 
-def source_for(catalog: CatalogFile, recipe: Recipe, modality: str) -> Source:
+def source_for(catalog: CatalogFile, recipe: Recipe, modality: str, sensor: Sensor) -> Source:
     """The catalog's description of a modality with the recipe's changes on top.
+
+    A collection that the recipe names is described by the catalog's `also` where it stands there.
 
     Raises:
         MdicoError: the catalog does not have the modality and the recipe names no collection.
     """
-    base = catalog.modalities.get(modality)
-    said = recipe.modalities[modality].source.model_dump(exclude_unset=True)
+    section = recipe.modalities[modality]
+    entry = sensor.entry or modality
+    said = section.source.model_dump(exclude_unset=True)
     changes = {key: value for key, value in said.items() if value is not None or _may_be_null(key)}
-    if base is None:
-        if "collection" not in changes:
-            raise MdicoError(
-                f"catalog {catalog.name!r} has no {modality}: it has {', '.join(catalog.modalities)}. "
-                f"Leave it out or set modalities.{modality}.source.collection."
-            )
-        return Source.model_validate(changes)
-    return base.model_copy(update=changes)
+    others = {source.collection: source for source in catalog.also.get(entry, ())}
+    base = others.get(changes.get("collection", ""), catalog.modalities.get(entry))
+    if base is None and "collection" not in changes:
+        raise MdicoError(
+            f"catalog {catalog.name!r} has no {entry}: it has {', '.join(catalog.modalities)}. "
+            f"Leave it out or set modalities.{modality}.source.collection."
+        )
+    source = Source.model_validate({**(base.model_dump() if base else {}), **changes})
+    direction = {} if section.orbit in ("both", "split") else {ORBIT: section.orbit}
+    return source.model_copy(update={"query": {**source.query, **sensor.query, **direction}})
 
 
 def _may_be_null(key: str) -> bool:

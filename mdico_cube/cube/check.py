@@ -12,7 +12,7 @@ import pystac
 from mdico_cube.cube.catalog import CatalogFile, catalog_folder, load_catalog
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
-from mdico_cube.cube.search import catalog_href, check_hrefs, first_items, landing_page
+from mdico_cube.cube.search import adopt_keys, catalog_href, check_hrefs, first_items, landing_page
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Source
 from mdico_cube.sensors.registry import get_sensor
@@ -51,10 +51,11 @@ def list_catalogs() -> tuple[CatalogFile, ...]:
 
 
 def judge_item(item: pystac.Item, source: Source, sensor: Sensor) -> Verdict:
-    """What the rules decide about one item: product, assets, CRS, radiometry. The item's CRS is mended in place."""
+    """What the rules decide about one item: product, assets, CRS, radiometry."""
     bands = sensor.reads or sensor.defaults
-    keys = [source.assets.get(band, band) for band in bands]
-    keys += [source.quality] if source.quality and sensor.quality else []
+    item = adopt_keys(item, source, bands)
+    keys = [source.keys(band)[0] for band in bands]
+    keys += source.quality_keys[:1] if sensor.quality else ()
     missing = tuple(key for key in keys if key not in item.assets)
     try:
         if sensor.refuse is not None:

@@ -12,8 +12,7 @@ from mdico_cube.cube.read import open_scenes
 
 def lazy_scenes(layer: LayerPlan, geobox: GeoBox, chunk: int) -> xr.Dataset:
     """Scenes of a modality as (time, y, x) per asset, in the source's counts, chunked with Dask and not yet read."""
-    quality = (layer.source.quality,) if layer.source.quality and layer.source.quality not in layer.assets else ()
-    assets = (*layer.assets, *quality)
+    assets = tuple(dict.fromkeys((*layer.assets, *layer.quality_assets)))
     items = [scene.item for scene in layer.scenes]
     dataset = open_scenes(
         items,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -18,11 +18,12 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
 from mdico_cube.cube.catalog import CatalogFile, load_catalog, source_for
+from mdico_cube.cube.duplicates import item_time, newest
 from mdico_cube.cube.grid import Shard, grid_for, shards
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
-from mdico_cube.cube.search import catalog_href, item_time, longitude, search_items
+from mdico_cube.cube.search import adopt_keys, catalog_href, longitude, search_items
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import Recipe, Reducer, Source
@@ -60,6 +61,8 @@ class LayerPlan:
     signing: str
     reducer: Reducer
     scenes: tuple[Scene, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Id of an item that was found and is not read -> why."""
 
     @property
     def layer(self) -> Layer:
@@ -70,12 +73,12 @@ class LayerPlan:
     def assets(self) -> tuple[str, ...]:
         """Asset keys of the bands that are read."""
         bands = self.sensor.reads or self.modality.band_names
-        return tuple(self.source.assets.get(band, band) for band in bands)
+        return tuple(self.source.keys(band)[0] for band in bands)
 
     @property
     def quality_assets(self) -> tuple[str, ...]:
         """Asset key of the quality layer, or nothing where there is none."""
-        return (self.source.quality,) if self.source.quality and self.sensor.quality else ()
+        return self.source.quality_keys[:1] if self.sensor.quality else ()
 
     @property
     def hides(self) -> tuple[int, ...]:
@@ -178,6 +181,7 @@ class BuildPlan:
                     "steps": list(layer.steps),
                     "scenes_per_step": list(layer.per_step),
                     "scenes": len(layer.scenes),
+                    "left_out": dict(layer.left_out),
                     "bytes_read": self.bytes_read(layer),
                     "bytes_stored": self.bytes_stored(layer),
                 }
@@ -209,29 +213,51 @@ def plan_build(recipe: Recipe) -> BuildPlan:
 def _plan_layer(
     recipe: Recipe, catalog: CatalogFile, href: str, sensor: Sensor, modality: Modality, geobox: GeoBox
 ) -> LayerPlan:
-    source = source_for(catalog, recipe, modality.name)
+    source = source_for(catalog, recipe, modality.name, sensor)
     hidden_by(modality.name, sensor.quality, source)
     period = recipe.period.period if modality.temporal else None
     if sensor.refuse is not None:
         sensor.refuse(source.collection, {})
-    items = search_items(catalog, href, source, geobox, period)
-    if sensor.refuse is not None:
-        for item in items:
-            sensor.refuse(source.collection, item.properties)
-    first = (sensor.reads or modality.band_names)[0]
-    mended = {item.id for item in items if _settle(item, source.assets.get(first, first))}
-    if mended:
-        say(f"{modality.name}: {len(mended)} items with a CRS that lost its zone's zero, mended: {min(mended)} ...")
+    found = search_items(catalog, href, source, geobox, period)
+    items, left_out = _usable(found, source, sensor, modality)
     steps, scenes = _assign(items, geobox, None if period is None else period.edges())
     if not scenes:
         raise MdicoError(
             f"{source.collection}: the items found lie outside the period {recipe.period.start} to "
             f"{recipe.period.end} in local solar time. Widen the period."
         )
+    inside = {scene.item.id for scene in scenes}
+    left_out |= {item.id: "outside the period in local solar time" for item in items if item.id not in inside}
     reducer = recipe.modalities[modality.name].reducer or sensor.reducer
-    layer = LayerPlan(sensor, modality, steps, source, catalog.signing, reducer, scenes)
+    layer = LayerPlan(sensor, modality, steps, source, catalog.signing, reducer, scenes, left_out)
     check_assets([scene.item for scene in scenes], (*layer.assets, *layer.quality_assets))
     return layer
+
+
+def _usable(
+    found: Sequence[pystac.Item], source: Source, sensor: Sensor, modality: Modality
+) -> tuple[list[pystac.Item], dict[str, str]]:
+    """Items to read, mended copies of those found, and item id -> why it is left out, for the others.
+
+    Raises:
+        MdicoError: a product the sensor cannot use, a wrong CRS, or no item with the assets.
+    """
+    if sensor.refuse is not None:
+        for item in found:
+            sensor.refuse(source.collection, item.properties)
+    kept, left_out = newest(found)
+    bands = sensor.reads or modality.band_names
+    items = [adopt_keys(item, source, bands) for item in kept]
+    if sensor.scarce:
+        first = source.keys(bands[0])
+        lacking = [item for item in items if first[0] not in item.assets]
+        if len(lacking) < len(items):
+            left_out |= {item.id: f"has no asset {' or '.join(first)}" for item in lacking}
+            items = [item for item in items if item.id not in left_out]
+    mended = {item.id for item in items if _settle(item, source.keys(bands[0])[0])}
+    if mended:
+        say(f"{modality.name}: {len(mended)} items with a CRS that lost its zone's zero, mended: {min(mended)} ...")
+    return items, left_out
 
 
 def _settle(item: pystac.Item, asset: str) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,25 +20,26 @@ from pystac_client import Client
 from pystac_client.exceptions import APIError
 
 from mdico_cube.cube.catalog import CatalogFile
-from mdico_cube.errors import MdicoError
+from mdico_cube.cube.duplicates import item_time
+from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import Source
 from mdico_cube.spec import Period
 
 # pystac tells of every old field it could not bring up to date; none of them is read here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pystac\..*")
 REMOTE = ("http", "https", "s3", "gs", "az", "abfs")
-
-
-_SAME_PASS = timedelta(seconds=1)
-"""Two processings of one acquisition differ by milliseconds; two passes over one tile by minutes at least."""
+_WORDS: dict[str, Callable[[Any, Any], bool]] = {
+    **{"eq": operator.eq, "neq": operator.ne, "lt": operator.lt, "lte": operator.le},
+    **{"gt": operator.gt, "gte": operator.ge, "in": lambda came, wanted: came in wanted},
+}
 
 
 def search_items(
     catalog: CatalogFile, href: str, source: Source, geobox: GeoBox, period: Period | None
 ) -> list[pystac.Item]:
-    """Items of one collection that touch the area and, where given, the period; sorted by time and id.
+    """Items of one collection that touch the area and, where given, the period; each once, sorted by time and id.
 
-    The same acquisition in several processings comes once, in its newest processing.
+    The same acquisition may come in several processings: `newest` picks.
 
     Raises:
         MdicoError: the catalog cannot be reached or is no STAC, it lacks the collection, or nothing was found.
@@ -46,7 +48,7 @@ def search_items(
     is_api = _is_api(catalog, href)
     span = _span(geobox, period)
     found = _search_api(href, source, area, span) if is_api else _search_static(href, source, area, span)
-    items = [item for item in found if _matches(item, source)]
+    items = list({item.id: item for item in found if matches(item, source.query)}.values())
     if not items:
         when = f" between {span[0].date()} and {span[1].date()}" if span else ""
         raise MdicoError(
@@ -56,7 +58,7 @@ def search_items(
     for item in items:
         item.make_asset_hrefs_absolute()
         check_hrefs(item, href)
-    return newest(items)
+    return sorted(items, key=lambda item: (item_time(item), item.id))
 
 
 def first_items(catalog: CatalogFile, href: str, collection: str) -> Iterator[pystac.Item]:
@@ -75,46 +77,6 @@ def first_items(catalog: CatalogFile, href: str, collection: str) -> Iterator[py
             yield item
     except (APIError, OSError) as error:
         raise MdicoError(f"catalog {_shown(href)}: {collection} cannot be read ({_plain(error)}).") from error
-
-
-def newest(items: Iterable[pystac.Item]) -> list[pystac.Item]:
-    """One item per acquisition and tile: of those less than a second apart, the newest processing stays."""
-    kept: list[pystac.Item] = []
-    for item in sorted(items, key=lambda item: (str(_tile(item)), item_time(item), item.id)):
-        same = kept and _tile(kept[-1]) == _tile(item) and item_time(item) - item_time(kept[-1]) < _SAME_PASS
-        if not same:
-            kept.append(item)
-        elif _processing(kept[-1]) < _processing(item):
-            kept[-1] = item
-    return sorted(kept, key=lambda item: (item_time(item), item.id))
-
-
-def item_time(item: pystac.Item) -> datetime:
-    """The item's UTC time without a zone: its datetime, or its start."""
-    moment = item.datetime or item.common_metadata.start_datetime
-    if moment is None:
-        raise MdicoError(f"{item.collection_id}: item {item.id} has neither datetime nor start_datetime.")
-    return moment.replace(tzinfo=None)
-
-
-def _tile(item: pystac.Item) -> tuple[Any, ...]:
-    properties = item.properties
-    scene = [properties[key] for key in ("landsat:wrs_path", "landsat:wrs_row") if properties.get(key)]
-    tile = properties.get("s2:mgrs_tile") or properties.get("grid:code") or "-".join(map(str, scene)) or None
-    if tile is None:
-        return (item.id,)
-    return (item.collection_id, properties.get("platform"), tile)
-
-
-def _processing(item: pystac.Item) -> tuple[float, int, str, str]:
-    """What sorts processings of one acquisition from old to new: baseline, Landsat's tier, date, id."""
-    tier = ("RT", "T2", "T1").index(item.properties.get("landsat:collection_category", "RT"))
-    baseline = item.properties.get("s2:processing_baseline", item.properties.get("processing:version", 0))
-    try:
-        number = float(str(baseline))
-    except ValueError:
-        number = 0.0
-    return number, tier, str(item.properties.get("created", "")), item.id
 
 
 def _is_api(catalog: CatalogFile, href: str) -> bool:
@@ -193,7 +155,7 @@ def _collection(href: str, source: Source) -> pystac.Catalog:
     if source.collection not in children:
         raise MdicoError(
             f"catalog {_shown(href)} has no collection {source.collection!r}: it has {', '.join(sorted(children))}. "
-            "Set the modality's source.collection."
+            f"Set the modality's source.collection.{did_you_mean(source.collection, children)}"
         )
     return children[source.collection]
 
@@ -208,15 +170,46 @@ def _search(href: str, collection: str, **query: Any) -> Iterator[pystac.Item]:
         known = {one.id for one in client.get_collections()}
         if collection not in known:
             raise MdicoError(
-                f"catalog {_shown(href)} has no collection {collection!r}: it has {', '.join(sorted(known))}."
+                f"catalog {_shown(href)} has no collection {collection!r}: it has {', '.join(sorted(known))}. "
+                f"Set the modality's source.collection.{did_you_mean(collection, known)}"
             )
         yield from client.search(collections=[collection], **query).items()
     except APIError as error:
         raise MdicoError(f"catalog {_shown(href)}: the search failed ({_plain(error)}). Try again later.") from error
 
 
-def _matches(item: pystac.Item, source: Source) -> bool:
-    return all(item.properties.get(key) == value for key, value in source.query.items())
+def matches(item: pystac.Item, query: Mapping[str, Any]) -> bool:
+    """True where an item's properties are as a query wants them; a property that is not there never is."""
+    return all(
+        key in item.properties and _compares(item.properties[key], word, wanted)
+        for key, word, wanted in comparisons(query)
+    )
+
+
+def comparisons(query: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+    """(property, word, value) of every comparison of a query: {"a": 1} is eq, {"a": {"lt": 1}} is lt."""
+    return [
+        (key, word, wanted)
+        for key, value in query.items()
+        for word, wanted in (value.items() if isinstance(value, dict) else [("eq", value)])
+    ]
+
+
+def _compares(came: Any, word: str, wanted: Any) -> bool:
+    try:
+        return bool(_WORDS[word](came, wanted))
+    except TypeError:  # a text against a number
+        return False
+
+
+def adopt_keys(item: pystac.Item, source: Source, bands: Sequence[str]) -> pystac.Item:
+    """A copy of an item whose assets stand under the usual keys, where missions name them differently."""
+    copy = item.clone()
+    for keys in (*(source.keys(band) for band in bands), source.quality_keys):
+        own = next((key for key in keys if key in copy.assets), None)
+        if own is not None and own != keys[0]:
+            copy.assets[keys[0]] = copy.assets[own]
+    return copy
 
 
 def check_hrefs(item: pystac.Item, href: str) -> None:

@@ -1,23 +1,27 @@
-"""Landsat Collection 2 Level 2 items in, surface reflectance in counts of 1e-4 out: its scale and its QA bits."""
+"""Landsat Collection 2 Level 2 items in, surface reflectance or temperature out: their scales and their QA bits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Source
+from mdico_cube.sensors.optical import COUNT, MISSING, calibrate, finish
 from mdico_cube.sensors.quality import Quality
 from mdico_cube.sensors.sensor import Radiometry, Sensor, declared
-from mdico_cube.spec import Array, Band, Bools, Modality, Storage
+from mdico_cube.spec import Band, Modality, Storage
 
 SCALE, OFFSET = 2.75e-5, -0.2
 """Surface reflectance = count * SCALE + OFFSET for every Landsat of Collection 2 (USGS LSDS-1619, section 4)."""
-COUNT = 1e-4
-"""Reflectance per stored count."""
-MISSING = 65535
+THERMAL_SCALE, THERMAL_OFFSET = 0.00341802, 149.0
+"""Surface temperature in kelvin = count * THERMAL_SCALE + THERMAL_OFFSET (the same document)."""
+KELVIN = 0.01
+"""Kelvin per stored count."""
 
 _BANDS = (
     ("blue", "blue"),
@@ -55,11 +59,33 @@ QA_PIXEL = Quality(
 """Gaps (SLC-off, fill) are absent, not hidden: they stay gaps and are never widened."""
 
 
+THERMAL = Modality(
+    name="landsat_st",
+    variable="temperature",
+    bands=(Band("surface_temperature", "K", "bilinear", "surface temperature"),),
+    storage=Storage("uint16", KELVIN, MISSING),
+    title="Landsat temperature",
+)
+"""A group of its own: kelvin need another storage scale, and scenes without thermal bands must not cost reflectance."""
+
+
 def radiometry(item_id: str, properties: Mapping[str, Any], asset: Mapping[str, Any], source: Source) -> Radiometry:
+    """The scale of surface reflectance; see `_radiometry`."""
+    return _radiometry(item_id, properties, asset, "reflectance", (SCALE, OFFSET))
+
+
+def thermal(item_id: str, properties: Mapping[str, Any], asset: Mapping[str, Any], source: Source) -> Radiometry:
+    """The scale of surface temperature; see `_radiometry`."""
+    return _radiometry(item_id, properties, asset, "temperature", (THERMAL_SCALE, THERMAL_OFFSET))
+
+
+def _radiometry(
+    item_id: str, properties: Mapping[str, Any], asset: Mapping[str, Any], what: str, rule: tuple[float, float]
+) -> Radiometry:
     """The scale of Collection 2; where the item declares one, both must agree.
 
     Raises:
-        MdicoError: the item is of another collection or level, or declares another scale.
+        MdicoError: the item is of another collection, or declares another scale.
     """
     if str(properties.get("landsat:collection_number", "02")) not in ("02", "2"):
         raise MdicoError(
@@ -69,28 +95,14 @@ def radiometry(item_id: str, properties: Mapping[str, Any], asset: Mapping[str, 
     fields = declared(asset)
     scale, offset = fields.get("scale"), fields.get("offset")
     if scale is None and offset is None:
-        return Radiometry(SCALE, OFFSET, "Collection 2 Level 2")
-    if not np.allclose([scale or 1.0, offset or 0.0], [SCALE, OFFSET], rtol=1e-6):
+        return Radiometry(*rule, "Collection 2 Level 2")
+    if not np.allclose([scale or 1.0, offset or 0.0], rule, rtol=1e-6):
         raise MdicoError(
             f"landsat: item {item_id} declares scale {scale} and offset {offset}, but Collection 2 Level 2 surface "
-            f"reflectance has {SCALE:g} and {OFFSET:g}. Check source.assets: only SR bands are reflectance."
+            f"{what} has {rule[0]:g} and {rule[1]:g}. Check source.assets: only SR bands are reflectance, and only "
+            "ST_B6 and ST_B10 are temperature."
         )
-    return Radiometry(SCALE, OFFSET, "Collection 2 Level 2, as declared")
-
-
-def calibrate(raw: Array, nodata: float, rule: Radiometry) -> tuple[Array, Bools]:
-    """Raw counts (C, h, w) to counts of 1e-4 uint16 and (h, w) True where every band was read.
-
-    Counts below zero reflectance become 0.
-    """
-    observed = (raw != nodata).all(axis=0)
-    counts = np.rint(raw * np.float64(rule.scale / COUNT) + rule.offset / COUNT)
-    return np.clip(counts, 0, MISSING - 1).astype(np.uint16), observed
-
-
-def finish(work: Array, observed: Bools) -> Array:
-    """Composite counts to stored counts: 65535 where nothing was observed."""
-    return np.where(observed, work, MISSING).astype(np.uint16)
+    return Radiometry(*rule, "Collection 2 Level 2, as declared")
 
 
 def refuse(collection: str, properties: Mapping[str, Any]) -> None:
@@ -118,4 +130,14 @@ SENSOR = Sensor(
     raw_dtype="uint16",
     gsd=dict.fromkeys(MODALITY.band_names, 30.0),
     refuse=refuse,
+)
+
+THERMAL_SENSOR = replace(
+    SENSOR,
+    modality=THERMAL,
+    defaults=THERMAL.band_names,
+    radiometry=thermal,
+    calibrate=partial(calibrate, count=KELVIN),
+    gsd=dict.fromkeys(THERMAL.band_names, 30.0),
+    scarce=True,
 )

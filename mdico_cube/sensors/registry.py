@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
-from mdico_cube.errors import MdicoError
+from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.sensors import dem, landsat, sentinel1, sentinel2
 from mdico_cube.sensors.sensor import Sensor
 
 SENSORS: dict[str, Sensor] = {
     "sentinel1": sentinel1.SENSOR,
+    "sentinel1_ascending": sentinel1.one_way("ascending"),
+    "sentinel1_descending": sentinel1.one_way("descending"),
     "sentinel2": sentinel2.SENSOR,
     "landsat": landsat.SENSOR,
+    "landsat_st": landsat.THERMAL_SENSOR,
     "dem": dem.SENSOR,
 }
 
@@ -24,6 +25,4 @@ def get_sensor(name: str) -> Sensor:
     """
     if name in SENSORS:
         return SENSORS[name]
-    close = get_close_matches(name, SENSORS, n=1, cutoff=0.4)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise MdicoError(f"unknown modality {name!r}: known are {', '.join(SENSORS)}.{hint}")
+    raise MdicoError(f"unknown modality {name!r}: known are {', '.join(SENSORS)}.{did_you_mean(name, SENSORS)}")

@@ -52,6 +52,13 @@ class Sensor:
     """(stored (C, h + 2 halo, w + 2 halo), metres per pixel in x, in y) -> (C', h, w): every band of `modality`."""
     sentinel: OffsetSentinel | None = None
     """What watches the offset of every item; None for sensors whose counts never change their meaning."""
+    scarce: bool = False
+    """True: a scene without the assets is left out and named (scenes of reflectance only have no temperature); False:
+    it is an error."""
+    entry: str = ""
+    """Entry of a catalog file it is found under, where that is not its own name."""
+    query: Mapping[str, Any] = field(default_factory=dict)
+    """Properties that its items must have."""
     refuse: Callable[[str, Mapping[str, Any]], None] | None = None
     """(collection id, item properties): raises MdicoError for products this sensor cannot use."""
 

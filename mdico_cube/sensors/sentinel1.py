@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.recipe import Source
+from mdico_cube.recipe import ORBIT, Source
 from mdico_cube.sensors.sensor import Radiometry, Sensor
 from mdico_cube.spec import Array, Band, Bools, Modality, Storage
 
@@ -65,3 +66,9 @@ SENSOR = Sensor(
     raw_dtype="float32",
     refuse=refuse,
 )
+
+
+def one_way(direction: str) -> Sensor:
+    """The same sensor on one orbit direction, in a group of its own."""
+    modality = replace(MODALITY, name=f"sentinel1_{direction}", title=f"Sentinel-1, {direction}")
+    return replace(SENSOR, modality=modality, entry=MODALITY.name, query={ORBIT: direction})

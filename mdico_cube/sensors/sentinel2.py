@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Source
 from mdico_cube.sensors.offsets import OffsetSentinel
+from mdico_cube.sensors.optical import COUNT, MISSING, calibrate, finish
 from mdico_cube.sensors.quality import Quality
 from mdico_cube.sensors.sensor import Radiometry, Sensor, declared
-from mdico_cube.spec import Array, Band, Bools, Modality, Storage
+from mdico_cube.spec import Band, Modality, Storage
 
-COUNT = 1e-4
-"""Reflectance per count, in the archive and in the cube."""
-MISSING = 65535
 HARMONISED_FROM = 4.0
 """From this processing baseline on, counts carry +1000 (BOA_ADD_OFFSET; ESA product specification, January 2022)."""
 SCL = Quality(
@@ -93,24 +89,6 @@ def era(properties: Mapping[str, Any]) -> bool | None:
 
 def _baseline(properties: Mapping[str, Any]) -> Any:
     return properties.get("s2:processing_baseline", properties.get("processing:version"))
-
-
-def calibrate(raw: Array, nodata: float, rule: Radiometry) -> tuple[Array, Bools]:
-    """Raw counts (C, h, w) to harmonised counts uint16 and (h, w) True where every band was read.
-
-    Dark counts that the offset would push below zero become 0, as reflectance cannot be negative in storage.
-    """
-    observed = (raw != nodata).all(axis=0)
-    shift = round(rule.offset / COUNT)
-    if shift == 0:
-        return np.minimum(raw, MISSING - 1).astype(np.uint16, copy=False), observed
-    counts = np.clip(raw.astype(np.int32) + shift, 0, MISSING - 1).astype(np.uint16)
-    return counts, observed
-
-
-def finish(work: Array, observed: Bools) -> Array:
-    """Composite counts to stored counts: 65535 where nothing was observed."""
-    return np.where(observed, work, MISSING).astype(np.uint16)
 
 
 SENSOR = Sensor(

@@ -10,8 +10,9 @@ import pystac
 import pytest
 
 from mdico_cube.cube.catalog import catalog_folder, load_catalog
+from mdico_cube.cube.duplicates import item_time, newest
 from mdico_cube.cube.plan import plan_build
-from mdico_cube.cube.search import check_hrefs, item_time, newest
+from mdico_cube.cube.search import check_hrefs, matches
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import parse_recipe
 
@@ -22,13 +23,18 @@ from mdico_cube.recipe import parse_recipe
         ({"area": {"bbox": [10, 40, 10.1, 40.1]}}, "no item in .* touches the area .*The collection covers"),
         ({"period": {"start": "2019-01-01", "end": "2019-02-01"}}, "between 2018-12-31 and 2019-02-01"),
         ({"href": "/nowhere/catalog.json"}, "no such file"),
-        ({"catalog": "planetary-komputer"}, "catalog 'planetary-komputer': no such file"),
+        ({"catalog": "planetary-komputer"}, "no such file .*Did you mean 'planetary-computer'?"),
         ({"modalities": {"sentinel3": {}, "sentinel1": {}, "sentinel2": {}}}, "unknown modality 'sentinel3'"),
         ({"modalities": {"sentinel1": {"bands": ["hh"]}, "sentinel2": {}}}, "sentinel1: unknown band hh"),
         (
             {"modalities": {"sentinel2": {"source": {"collection": "s2"}}, "sentinel1": {}}},
             "has no collection 's2': it has cop-dem-glo-30, sentinel-1-rtc, sentinel-2-l2a",
         ),
+        (
+            {"modalities": {"sentinel2": {"source": {"collection": "sentinel2-l2a"}}, "sentinel1": {}}},
+            "Did you mean 'sentinel-2-l2a'?",
+        ),
+        ({"modalities": {"sentinel1": {"orbit": "descending"}, "sentinel2": {}}}, "sentinel-1-rtc: no item"),
         (
             {"modalities": {"sentinel1": {"source": {"query": {"sat:orbit_state": "descending"}}}, "sentinel2": {}}},
             "sentinel-1-rtc: no item",
@@ -64,7 +70,44 @@ def test_processings_a_millisecond_apart_are_one_acquisition(millisecond: int) -
     tile = {"s2:mgrs_tile": "31UGS", "platform": "a"}
     old = item("old", f"2021-06-01T10:30:00.{millisecond:03d}Z", **tile, **{"s2:processing_baseline": "02.14"})
     new = item("new", "2021-06-01T10:30:00.500Z", **tile, **{"s2:processing_baseline": "05.00"})
-    assert [one.id for one in newest([old, new])] == ["new"] == [one.id for one in newest([new, old])]
+    assert [one.id for one in newest([old, new])[0]] == ["new"] == [one.id for one in newest([new, old])[0]]
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "why"),
+    [
+        ({"s2:processing_baseline": "02.14"}, {"s2:processing_baseline": "05.00"}, "baseline 05.00 after 02.14"),
+        ({"processing:version": "04.00"}, {"processing:version": "05.09"}, "baseline 05.09 after 04.00"),
+        ({"landsat:collection_category": "RT"}, {"landsat:collection_category": "T1"}, "tier T1 after RT"),
+        ({"created": "2021-01-01"}, {"created": "2021-02-01"}, "made later (2021-02-01)"),
+        ({}, {}, "the last id stays"),
+    ],
+)
+def test_why_a_processing_went_is_told(older: dict[str, Any], newer: dict[str, Any], why: str) -> None:
+    tile = {"grid:code": "MGRS-31UGS", "platform": "a"}
+    items = [item("x_0", **tile, **older), item("x_1", **tile, **newer)]
+    kept, gone = newest(items)
+    assert ([one.id for one in kept], list(gone)) == (["x_1"], ["x_0"])
+    assert gone["x_0"].startswith("replaced by x_1: ")
+    assert gone["x_0"].endswith(why)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"eo:cloud_cover": 20}, True),
+        ({"eo:cloud_cover": {"lt": 20}}, False),
+        ({"eo:cloud_cover": {"gte": 20, "lte": 30}}, True),
+        ({"eo:cloud_cover": {"neq": 20}}, False),
+        ({"platform": {"in": ["a", "b"]}}, True),
+        ({"platform": {"in": ["c"]}}, False),
+        ({"platform": {"lt": 3}}, False),  # a text against a number
+        ({"platform": {"gt": "Z"}}, True),
+        ({"absent": {"neq": 1}}, False),
+    ],
+)
+def test_queries_are_checked_on_every_item(query: dict[str, Any], found: bool) -> None:
+    assert matches(item("x", **{"eo:cloud_cover": 20, "platform": "a"}), query) is found
 
 
 def test_newest_keeps_one_item_per_tile_and_second() -> None:
@@ -77,9 +120,9 @@ def test_newest_keeps_one_item_per_tile_and_second() -> None:
         item("without-a-tile"),
         item("without-a-tile-either"),
     ]
-    kept = {one.id for one in newest(items)}
+    kept = {one.id for one in newest(items)[0]}
     assert kept == {"new", "neighbour", "next", "without-a-tile", "without-a-tile-either"}
-    assert [one.id for one in newest(items)] == [one.id for one in newest(reversed(items))]
+    assert [one.id for one in newest(items)[0]] == [one.id for one in newest(reversed(items))[0]]
 
 
 @pytest.mark.parametrize(

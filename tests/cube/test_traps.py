@@ -11,8 +11,8 @@ from odc.geo.geobox import GeoBox
 
 from mdico_cube.cube.catalog import load_catalog
 from mdico_cube.cube.check import Verdict, judge_item
+from mdico_cube.cube.duplicates import newest
 from mdico_cube.cube.plan import _assign
-from mdico_cube.cube.search import newest
 from mdico_cube.sensors.registry import get_sensor
 
 TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -103,7 +103,7 @@ def test_the_same_acquisition_twice() -> None:
         same("LC08_RT", "2021-03-29T18:00:00Z", **landsat, **{"landsat:collection_category": "RT", "created": "2"}),
         same("LC08_next_row", "2021-03-29T18:00:00Z", **{**landsat, "landsat:wrs_row": "035"}),
     ]
-    assert [one.id for one in newest(items)] == ["S2A_1", "LC08_T1", "LC08_next_row"]
+    assert [one.id for one in newest(items)[0]] == ["S2A_1", "LC08_T1", "LC08_next_row"]
 
 
 def test_the_local_solar_day_decides_the_month() -> None:

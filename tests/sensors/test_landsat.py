@@ -42,6 +42,24 @@ def test_another_scale_is_refused(properties: dict[str, Any], asset: dict[str, A
         landsat.radiometry("LX", properties, asset, SOURCE)
 
 
+def test_temperature_has_its_own_scale_and_storage() -> None:
+    declared = {"raster:bands": [{"nodata": 0, "scale": 0.00341802, "offset": 149.0}]}
+    rule = landsat.thermal("LX", {}, declared, SOURCE)
+    assert rule == landsat.Radiometry(0.00341802, 149.0, "Collection 2 Level 2, as declared")
+    raw = np.array([[[0, 1, 29258, 44177, 65535]]], dtype=np.uint16)
+    work, observed = landsat.THERMAL_SENSOR.calibrate(raw, 0, rule)
+    stored = landsat.THERMAL_SENSOR.finish(work, observed)
+    kelvin, seen = landsat.THERMAL.storage.unpack(stored)
+    assert seen[0, 0].tolist() == [False, True, True, True, True]
+    np.testing.assert_allclose(kelvin[0, 0, 1:], raw[0, 0, 1:] * 0.00341802 + 149, atol=0.0051)
+
+
+@pytest.mark.parametrize("band", [{"scale": 2.75e-5, "offset": -0.2}, {"scale": 0.0001, "offset": 0.0}])
+def test_what_is_not_temperature_is_refused(band: dict[str, float]) -> None:
+    with pytest.raises(MdicoError, match=r"item LX declares scale .* surface temperature has 0.00341802 and 149"):
+        landsat.thermal("LX", {}, {"raster:bands": [band]}, SOURCE)
+
+
 def test_counts_become_counts_of_a_ten_thousandth() -> None:
     raw = np.array([[[0, 1, 7272, 7273, 20000, 43636, 65535]]], dtype=np.uint16)
     counts, observed = landsat.calibrate(raw, 0, landsat.Radiometry(2.75e-5, -0.2, ""))

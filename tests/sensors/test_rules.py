@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdico_cube.errors import MdicoError
+from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import Source
 from mdico_cube.sensors import dem, sentinel1, sentinel2
 from mdico_cube.sensors.quality import seen
@@ -107,6 +107,18 @@ def test_terrain_beside_the_unknown_uses_the_neighbour_that_is_known() -> None:
 def test_an_unknown_sensor_gets_a_suggestion() -> None:
     with pytest.raises(MdicoError, match="Did you mean 'sentinel2'"):
         get_sensor("sentinel-2")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("landsaT", "landsat"), ("sentinel1-ascend", "sentinel1_ascending"), ("xyzzy", "")]
+)
+def test_the_closest_name_is_only_a_close_one(name: str, hint: str) -> None:
+    assert did_you_mean(name, SENSORS) == (f" Did you mean {hint!r}?" if hint else "")
+
+
+def test_an_unknown_band_gets_a_suggestion() -> None:
+    with pytest.raises(MdicoError, match=r"sentinel2: unknown band b8a\. .*Did you mean 'B8A'\?"):
+        sentinel2.MODALITY.select(("B02", "b8a"))
 
 
 @pytest.mark.parametrize("name", SENSORS)

@@ -12,7 +12,7 @@ import pytest
 
 from mdico_cube.cube.catalog import load_catalog
 from mdico_cube.cube.check import judge_item
-from mdico_cube.cube.search import newest
+from mdico_cube.cube.duplicates import newest
 from mdico_cube.recipe import Source
 from mdico_cube.sensors.registry import get_sensor
 
@@ -93,7 +93,7 @@ def lines(folder: str, collection: str, items: list[pystac.Item]) -> list[str]:
         else:
             crs = verdict.crs if "was" in verdict.crs or ":" not in verdict.crs else "declared"
             decided[f"offset {verdict.radiometry}, CRS {crs}"] += 1
-    kept = newest(items)
+    kept = newest(items)[0]
     distinct = len({item.id for item in items})
     heading = f"{title} as {modality}: {len(items)} items, {distinct} ids, {len({i.id for i in kept})} acquisitions"
     return [heading, *(f"{count:5d}  {text}" for text, count in sorted(decided.items())), ""]
