@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.spec import LabelClass, Period
 
 Reducer = Literal["median", "mean", "first"]
 Precision = Literal["32-true", "bf16"]
-Backend = Literal["auto", "zarr", "tensorstore"]
 MapOutput = Literal["probabilities", "entropy", "observations"]
+SplitBy = Literal["blocks", "group", "year"]
 Code = Annotated[int, Field(ge=0, le=15)]
 Dilation = Annotated[int, Field(ge=0, le=64)]
 Orbit = Literal["both", "ascending", "descending", "split"]
@@ -25,6 +25,8 @@ ORBIT = "sat:orbit_state"
 """Property of an item that tells its orbit direction."""
 AssetKeys = str | Annotated[tuple[str, ...], Field(min_length=1)]
 """Asset key, or several of which an item has one."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Day = Annotated[str, BeforeValidator(lambda value: _day(value))]
 
 
 class Section(BaseModel):
@@ -37,6 +39,12 @@ def _no_twice(values: Sequence[object]) -> None:
     twice = [str(value) for value, count in Counter(values).items() if count > 1]
     if twice:
         raise ValueError(f"names {', '.join(twice)} twice: name each once")
+
+
+def _day(value: object) -> str:
+    text = str(value)
+    Period(text, text).edges()
+    return text
 
 
 class Area(Section):
@@ -83,9 +91,7 @@ class PeriodSection(Section):
     @field_validator("start", "end", mode="before")
     @classmethod
     def _dates_as_text(cls, value: Any) -> str:
-        text = str(value)
-        Period(text, text).edges()
-        return text
+        return _day(value)
 
     @property
     def period(self) -> Period:
@@ -229,6 +235,8 @@ class LabelSection(Section):
     """Column with the class (vector files)."""
     group: str | None = None
     """Column with the parcel or site id (vector files); no group may stand on both sides of a split."""
+    date: str | None = None
+    """Column with the day or year the label was taken (vector files), for `samples.split: year`."""
     classes: Annotated[tuple[ClassSection, ...], Field(min_length=1, max_length=255)]
     """Classes in map order: the first is written as 1. Values in the file that are not listed count as unlabelled."""
 
@@ -245,31 +253,94 @@ class LabelSection(Section):
         return tuple(LabelClass(c.name, i + 1, c.color.lower()) for i, c in enumerate(self.classes))
 
 
+class PlaceSection(Section):
+    """A vector file of points or polygons to draw windows at."""
+
+    path: Path
+    """GeoPackage, GeoParquet, GeoJSON, FlatGeobuf or Shapefile; relative to the recipe."""
+    label: str | None = None
+    """Column with the class, as in the label file; null takes the cube's label at the window's centre."""
+    date: str | None = None
+    """Column with the day or year the label was taken."""
+    group: str | None = None
+    """Column with the parcel, site or tile: no group may stand on both sides of a split; null = each row by itself."""
+    window: Literal["centred", "within"] = "centred"
+    """Polygons: one window around a point inside the polygon, or every window of the grid that lies wholly within."""
+
+
 class SampleSection(Section):
     """Which windows train, validate and test."""
 
     patch: Annotated[int, Field(ge=1)] = 1
     """Window side in pixels; 1 = pixel series."""
+    strategy: Literal["grid", "random", "points", "polygons"] = "grid"
+    """Where windows may lie: on a regular grid, at random positions, or at the points or polygons of `places`."""
+    stride: Annotated[int, Field(ge=1)] | None = None
+    """Grid: pixels from one window to the next; null = the patch (no overlap). A smaller stride overlaps."""
+    candidates: Annotated[int, Field(ge=1)] = 100_000
+    """Random: about how many positions of the whole area are looked at."""
+    places: PlaceSection | None = None
+    """Points or polygons: where they are."""
+    balance: Literal["capped", "stratified", "balanced"] = "capped"
+    """Windows per class: at most `per_class`; in proportion to the classes' shares, `count` in all; or the same number
+    of every class, as many as the rarest has."""
     per_class: Annotated[int, Field(ge=1)] = 400
     """At most this many training windows of one class (by the window's centre pixel)."""
+    count: Annotated[int, Field(ge=1)] | None = None
+    """Stratified: about how many training windows in all; null = per_class times the number of classes."""
+    per_group: Annotated[int, Field(ge=1)] | None = None
+    """At most this many windows of one class in one parcel or group."""
     block: Annotated[int, Field(ge=1)] = 64
     """Side of a split block in pixels: a block belongs to one fold as a whole."""
     guard: Annotated[int, Field(ge=0)] = 5
     """Pixels kept unused between training and held-out blocks."""
+    split: SplitBy = "blocks"
+    """What a fold takes as a whole: blocks of the grid, groups (labels.group or places.group), or years."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """Part what is split into so many folds, so that each is tested once over as many runs; null holds out the share
+    `test`. Years are always parted: one fold is one year."""
+    test_fold: Annotated[int, Field(ge=0)] = 0
+    """Which fold is tested in this run, counted from 0; years in ascending order."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of blocks for the inner validation split."""
     test: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    """Share of blocks held out for the scores."""
-    min_valid: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Windows with a smaller valid fraction (steps x pixels) in any modality are left out."""
+    """Share of blocks held out for the scores, unless `folds` is given."""
+    min_valid: Share | dict[str, Share] = 0.25
+    """Windows with a smaller valid fraction (steps x pixels) in any modality are left out; one number, or one for each
+    modality."""
+    min_purity: Share = 0.0
+    """Windows in which fewer of the labelled pixels carry the centre's class are left out."""
+    dates: tuple[Day, Day] | None = None
+    """First and last day of labels that are used; labels without a date are left out."""
+    observed: tuple[Day, Day] | None = None
+    """Every modality with time must have seen the window by the first day's step, and again in the last day's or
+    later."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of split and draw."""
 
     @model_validator(mode="after")
-    def _shares(self) -> Self:
+    def _fits(self) -> Self:
         if self.validation + self.test >= 1:
             raise ValueError("validation + test must leave blocks for training (sum below 1)")
+        if (self.strategy in ("points", "polygons")) != (self.places is not None):
+            raise ValueError("places (a vector file) goes with strategy points or polygons: give both or neither")
+        if self.folds is not None and self.test_fold >= self.folds:
+            raise ValueError(f"test_fold {self.test_fold} does not exist: folds are counted 0 to {self.folds - 1}")
         return self
+
+    @property
+    def step(self) -> int:
+        """Pixels from one window of the grid to the next."""
+        return self.stride or self.patch
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Modalities with a valid fraction of their own."""
+        return tuple(self.min_valid) if isinstance(self.min_valid, dict) else ()
+
+    def least_valid(self, modality: str) -> float:
+        """The smallest valid fraction that a window may have in a modality."""
+        return self.min_valid.get(modality, 0.0) if isinstance(self.min_valid, dict) else self.min_valid
 
 
 class EncoderSection(Section):
@@ -467,6 +538,7 @@ class Recipe(Section):
         for where, names, known, whose in (
             ("colearn.modalities", self.colearn.modalities, tuple(self.modalities), "the recipe's modalities do"),
             ("maps.modalities", self.maps.modalities or (), self.colearn.modalities, "colearn.modalities does"),
+            ("samples.min_valid", self.samples.judged, tuple(self.modalities), "the recipe's modalities do"),
             ("maps.methods", self.maps.methods or (), self.colearn.methods, "colearn.methods does"),
         ):
             missing = [name for name in names if name not in known]
@@ -584,7 +656,10 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     if area.geojson is not None:
         area = area.model_copy(update={"geojson": under(area.geojson)})
     labels = recipe.labels.model_copy(update={"path": under(recipe.labels.path)})
-    update = {"output": under(recipe.output), "href": href, "area": area, "labels": labels}
+    update: dict[str, Any] = {"output": under(recipe.output), "href": href, "area": area, "labels": labels}
+    if recipe.samples.places is not None:
+        places = recipe.samples.places.model_copy(update={"path": under(recipe.samples.places.path)})
+        update["samples"] = recipe.samples.model_copy(update={"places": places})
     if recipe.catalog.endswith((".yml", ".yaml")):
         update["catalog"] = str(under(Path(recipe.catalog)))
     return recipe.model_copy(update=update)

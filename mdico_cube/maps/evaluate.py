@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import zarr
 
 from mdico_cube.cube.reader import CubeReader, open_reader
@@ -18,8 +17,8 @@ from mdico_cube.maps.cog import read_legend
 from mdico_cube.maps.predict import cube_digest, windows
 from mdico_cube.maps.scores import Counts, Scores, score
 from mdico_cube.maps.write import find_maps, read_map
-from mdico_cube.patches.samples import read_folds
-from mdico_cube.patches.splits import TEST
+from mdico_cube.patches.divide import open_split
+from mdico_cube.patches.splits import TEST, Split
 from mdico_cube.progress import track
 
 
@@ -27,7 +26,7 @@ def evaluate(out: Path, overwrite: bool = False, paths: Sequence[Path] | None = 
     """Score every map of a run on the labelled pixels of the held-out blocks and write `<out>/scores.json`.
 
     Args:
-        out: folder of the run, with cube.zarr, samples.zarr and maps/.
+        out: folder of the run, with cube.zarr, split.zarr and maps/.
         overwrite: replace a scores.json that is there.
         paths: maps to score; None = every map under maps/.
 
@@ -41,15 +40,15 @@ def evaluate(out: Path, overwrite: bool = False, paths: Sequence[Path] | None = 
     paths = find_maps(out) if paths is None else paths
     if not paths or not all(path.exists() for path in paths):
         raise MdicoError(f"maps {out / 'maps'}: hold no map to score. Make one with mdico predict.")
-    reader, folds = open_reader(out / "cube.zarr"), read_folds(out / "samples.zarr")
+    reader, split = open_reader(out / "cube.zarr"), open_split(out / "split.zarr")
     maps = []
     for path in track(paths, "score maps", len(paths)):
         group = read_map(path)
         _check_cube(path, group, reader)
-        counts = confusion(group, reader, folds)
+        counts = confusion(group, reader, split)
         if not counts.any():
             raise MdicoError(
-                f"samples {out / 'samples.zarr'}: no held-out block has a labelled pixel, so nothing can be scored. "
+                f"split {out / 'split.zarr'}: no held-out block has a labelled pixel, so nothing can be scored. "
                 "Raise samples.test, lower samples.block, or give labels that cover more of the area."
             )
         facts = {name: group.attrs[name] for name in ("method", "modality", "sensor", "seed", "protocol")}
@@ -59,7 +58,7 @@ def evaluate(out: Path, overwrite: bool = False, paths: Sequence[Path] | None = 
     return scores
 
 
-def confusion(group: zarr.Group, reader: CubeReader, folds: npt.NDArray[np.uint8]) -> Counts:
+def confusion(group: zarr.Group, reader: CubeReader, split: Split) -> Counts:
     """(K, K + 1) pixels of held-out blocks: row = label, column = prediction, last column = none."""
     classes = len(reader.legend)
     predictions: Any = group["class"]
@@ -68,7 +67,7 @@ def confusion(group: zarr.Group, reader: CubeReader, folds: npt.NDArray[np.uint8
         index[item.value] = k
     total = np.zeros(classes * (classes + 1), np.int64)
     for y, x in windows(reader.shape, reader.shard):
-        held_out = folds[y, x] == TEST
+        held_out = split.folds(reader, y, x) == TEST
         if held_out.any():
             labels = reader.labels(y, x)
             chosen = held_out & (labels >= 0)

@@ -26,7 +26,6 @@ from mdico_cube.maps.images import (
     metres_per_pixel,
     painted,
     quick_look,
-    stride,
     thinned,
 )
 from mdico_cube.maps.plots import (
@@ -42,7 +41,7 @@ from mdico_cube.maps.plots import (
 from mdico_cube.maps.scores import BASELINE, MapScores, Scores
 from mdico_cube.maps.style import method_name
 from mdico_cube.maps.write import map_path
-from mdico_cube.patches.samples import read_folds
+from mdico_cube.patches.divide import open_split
 from mdico_cube.patches.splits import TEST, UNUSED
 
 
@@ -86,9 +85,8 @@ class Gallery:
     @cached_property
     def folds(self) -> npt.NDArray[np.uint8]:
         """Thinned fold values."""
-        step = stride(self.reader)
-        folds: npt.NDArray[np.uint8] = read_folds(self.out / "samples.zarr")[::step, ::step]
-        return folds
+        split = open_split(self.out / "split.zarr")
+        return np.asarray(thinned(self.reader, lambda y, x: split.folds(self.reader, y, x)), np.uint8)
 
     def sections(self) -> tuple[Section, ...]:
         """Everything the report shows, in its order."""

@@ -20,8 +20,9 @@ from mdico_cube.cube.layer import Layer, describe_layer
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.store import writing
 from mdico_cube.errors import MdicoError
+from mdico_cube.patches.divide import make_split
 from mdico_cube.patches.samples import VERSION, origin, samples_attrs
-from mdico_cube.patches.splits import TRAIN, Folds, split_folds
+from mdico_cube.patches.splits import TRAIN, Split
 from mdico_cube.patches.stats import RunningStats
 from mdico_cube.patches.windows import Ints, Windows, candidate_windows, draw_windows
 from mdico_cube.progress import say, track
@@ -69,8 +70,8 @@ def extract_samples(
         say("sample: cube, labels or options have changed, so the samples are drawn again")
     reader.check_complete(modalities)
     layers = {name: reader.array(name) for name in modalities}
-    label, folds = _folds(reader, section)
-    drawn = draw_windows(candidate_windows(label, folds, section.patch), reader.legend, section)
+    split = make_split(cube, split_path(target), section)
+    drawn = draw_windows(_candidates(reader, split, section.patch), reader.legend, section)
     groups = group_windows(drawn, reader.chunk)
     draft = target.with_name(f".{target.name}.draft")
     with writing(target):
@@ -80,25 +81,26 @@ def extract_samples(
         stats = {name: RunningStats(len(reader.modalities[name].bands)) for name in modalities}
         kept = 0
         for group, values in track(_cut_all(cube, groups, drawn, modalities), "sample", len(groups)):
-            kept += _store_group(arrays, stats, reader, drawn.take(group.index), values, label, folds, section)
+            kept += _store_group(arrays, stats, reader, drawn.take(group.index), values, split, section)
         windows = len(drawn)
         if kept < windows:
             say(f"sample: {windows - kept} of {windows} windows were observed too seldom and are left out")
         facts = {name: (stat.result(), reader.steps(name)) for name, stat in stats.items()}
         root.attrs.update(_attrs(reader, facts, section))
-        _save_map(root, "fold_map", folds)
         _check_classes(np.asarray(arrays["fold"][:]), np.asarray(arrays["label"][:]), reader.legend)
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
     return target
 
 
-def _folds(reader: CubeReader, section: SampleSection) -> tuple[npt.NDArray[np.uint8], Folds]:
+def split_path(samples: Path) -> Path:
+    """Where the split of a samples store stands: beside it."""
+    return samples.with_name("split.zarr")
+
+
+def _candidates(reader: CubeReader, split: Split, side: int) -> Windows:
     whole = (slice(0, reader.shape[0]), slice(0, reader.shape[1]))
-    label = reader.labels(*whole)
-    stored = np.where(label < 0, UNLABELLED, label).astype(np.uint8)
-    parcel = reader.parcels(*whole)
-    return stored, split_folds(stored, parcel, len(reader.legend), section)
+    return candidate_windows(reader.labels(*whole), split.folds(reader, *whole), side)
 
 
 def made_from(reader: CubeReader, modalities: Sequence[str], section: SampleSection) -> str:
@@ -187,8 +189,7 @@ def _store_group(
     reader: CubeReader,
     windows: Windows,
     values: dict[str, Array],
-    label: npt.NDArray[np.uint8],
-    folds: Folds,
+    split: Split,
     section: SampleSection,
 ) -> int:
     """Append the windows that were observed often enough, and count their training pixels; returns how many."""
@@ -203,16 +204,20 @@ def _store_group(
         arrays[name].append(stored[keep])
         train = np.flatnonzero(keep & (windows.fold == TRAIN))
         stats[name].add(np.asarray(physical[name][0])[train], np.asarray(seen[name])[train])
-    arrays["target"].append(_targets(chosen, label, folds))
+    arrays["target"].append(_targets(chosen, reader, split))
     for name, column in (("row", chosen.y), ("column", chosen.x), ("fold", chosen.fold), ("label", chosen.label)):
         arrays[name].append(column)
     return len(chosen)
 
 
-def _targets(windows: Windows, label: npt.NDArray[np.uint8], folds: Folds) -> npt.NDArray[np.uint8]:
+def _targets(windows: Windows, reader: CubeReader, split: Split) -> npt.NDArray[np.uint8]:
     """Class index (N, side, side); 255 for pixels that are unlabelled or not of the window's fold."""
-    step = np.arange(windows.side)
-    rows, columns = windows.y[:, None, None] + step[None, :, None], windows.x[:, None, None] + step[None, None, :]
+    y, x, side = windows.y, windows.x, windows.side
+    block = slice(int(y.min()), int(y.max()) + side), slice(int(x.min()), int(x.max()) + side)
+    label, folds = reader.labels(*block), split.folds(reader, *block)
+    step = np.arange(side)
+    rows = (y - block[0].start)[:, None, None] + step[None, :, None]
+    columns = (x - block[1].start)[:, None, None] + step[None, None, :]
     own = folds[rows, columns] == windows.fold[:, None, None]
     return np.where(own, label[rows, columns], UNLABELLED).astype(np.uint8)
 
@@ -231,11 +236,6 @@ def _attrs(
             for name, (stats, steps) in facts.items()
         },
     }
-
-
-def _save_map(root: zarr.Group, name: str, values: Folds) -> None:
-    array = root.create_array(name, shape=values.shape, chunks=(512, 512), dtype="uint8", dimension_names=("y", "x"))
-    array[:] = values
 
 
 def _check_classes(fold: Array, label: Array, legend: tuple[LabelClass, ...]) -> None:

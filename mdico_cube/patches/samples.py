@@ -12,7 +12,6 @@ import zarr
 
 from mdico_cube.cube.layer import layer_from
 from mdico_cube.errors import MdicoError
-from mdico_cube.patches.splits import Folds
 from mdico_cube.patches.windows import Ints
 from mdico_cube.schema import UNLABELLED
 from mdico_cube.spec import BandStats, InputSpec, LabelClass
@@ -96,13 +95,6 @@ def origin(path: Path) -> str:
         return str(samples_attrs(path).get("made_from", ""))
     except MdicoError:
         return ""
-
-
-def read_folds(path: Path) -> Folds:
-    """The fold of every pixel of the cube's grid (y, x): 0 unused, 1 train, 2 validation, 3 test."""
-    array = _open(path)["fold_map"]
-    assert isinstance(array, zarr.Array)
-    return np.asarray(array[:]).astype(np.uint8)
 
 
 def _open(path: Path) -> zarr.Group:

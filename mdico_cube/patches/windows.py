@@ -10,7 +10,6 @@ import numpy.typing as npt
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.splits import FOLDS, TRAIN, Folds
 from mdico_cube.recipe import SampleSection
-from mdico_cube.schema import UNLABELLED
 from mdico_cube.spec import LabelClass
 
 Ints = npt.NDArray[np.int64]
@@ -49,7 +48,7 @@ def grid_windows(shape: tuple[int, int], side: int) -> tuple[Ints, Ints]:
     return y.ravel().astype(np.int64), x.ravel().astype(np.int64)
 
 
-def candidate_windows(label: npt.NDArray[np.uint8], folds: Folds, side: int) -> Windows:
+def candidate_windows(label: npt.NDArray[np.int16], folds: Folds, side: int) -> Windows:
     """Grid windows whose centre is labelled and whose used pixels all belong to one fold.
 
     Unlabelled and guard pixels may lie inside; they carry no label when the window is cut.
@@ -57,7 +56,7 @@ def candidate_windows(label: npt.NDArray[np.uint8], folds: Folds, side: int) -> 
     y, x = grid_windows((label.shape[0], label.shape[1]), side)
     centre = side // 2
     fold = folds[y + centre, x + centre]
-    keep = (fold > 0) & (label[y + centre, x + centre] != UNLABELLED)
+    keep = (fold > 0) & (label[y + centre, x + centre] >= 0)
     y, x, fold = y[keep], x[keep], fold[keep]
     if side > 1:
         pure = _pure(folds, y, x, fold, side)

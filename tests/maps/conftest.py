@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ MODALITIES = {
 
 @dataclass(frozen=True)
 class Run:
-    """Where things are, and the folds that `read_folds` gives."""
+    """Where things are, and the folds that the split gives."""
 
     out: Path
     folds: np.ndarray
@@ -131,7 +132,8 @@ def copy_of(master: Path, out: Path, monkeypatch) -> Run:
     folds[:, 20:36] = 3
     folds[:, 16:20] = 0
     for module in ("evaluate", "gallery"):
-        monkeypatch.setattr(f"mdico_cube.maps.{module}.read_folds", lambda path: folds)
+        split = SimpleNamespace(folds=lambda reader, y, x: folds[y, x])
+        monkeypatch.setattr(f"mdico_cube.maps.{module}.open_split", lambda path, split=split: split)
     return Run(out, folds)
 
 

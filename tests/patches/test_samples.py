@@ -16,9 +16,10 @@ from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.store import write_labels
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.dataset import CubeWindows, EpochShuffle, StoredWindows, make_loader
-from mdico_cube.patches.extract import extract_samples
+from mdico_cube.patches.divide import open_split
+from mdico_cube.patches.extract import extract_samples, split_path
 from mdico_cube.patches.labels import rasterize_labels
-from mdico_cube.patches.samples import SampleStore, open_samples, read_folds
+from mdico_cube.patches.samples import SampleStore, open_samples
 from mdico_cube.patches.stats import RunningStats
 from mdico_cube.patches.windows import Windows
 from mdico_cube.recipe import Recipe, SampleSection, parse_recipe
@@ -61,7 +62,8 @@ def windows_of(store: SampleStore) -> Windows:
 @pytest.mark.parametrize("patch", [1, 4, 5])
 def test_extraction_equals_slicing_the_cube(cube: Path, tmp_path: Path, patch: int) -> None:
     store, reader = extracted(cube, tmp_path, patch=patch, block=16), open_reader(cube)
-    windows, folds = windows_of(store), read_folds(store.path)
+    whole = (slice(0, reader.shape[0]), slice(0, reader.shape[1]))
+    windows, folds = windows_of(store), open_split(split_path(store.path)).folds(reader, *whole)
     assert len(windows) > 10
     for name in NAMES:
         values = np.asarray(store.array(name)[:])
