@@ -302,9 +302,7 @@ def _pixel(view: _View, x: float, y: float, crs: str) -> pd.DataFrame:
 
 
 def _ledger_rows(cube: Path, name: str) -> Iterator[dict[str, Any]]:
-    ledger = Ledger(cube, name)
-    for row, column in np.ndindex(ledger.states().shape):
-        entry = ledger.read(row, column)
+    for (row, column), entry in Ledger(cube, name).entries().items():
         yield {
             "modality": name,
             "shard": f"{row},{column}",

@@ -7,7 +7,7 @@ import xarray as xr
 
 from mdico_cube.errors import MdicoError
 
-VERSION = 1
+VERSION = 2
 """Layout version, in the root attribute `mdico_schema`."""
 TEMPORAL = ("time", "band", "y", "x")
 STATIC = ("band", "y", "x")

@@ -45,10 +45,7 @@ def inspect_cube(path: Path) -> list[LayerStatus]:
 
 
 def _status(path: Path, modality: str) -> LayerStatus:
-    ledger = Ledger(path, modality)
-    states = ledger.states()
-    rows, columns = states.shape
-    entries = {(row, column): ledger.read(row, column) for row in range(rows) for column in range(columns)}
+    entries = Ledger(path, modality).entries()
     standing = [entry for entry in entries.values() if entry.state == DONE]
     offsets = {item: why for entry in standing for item, why in entry.offsets.items()}
     count = Counter(_NAMES[entry.state] for entry in entries.values())

@@ -130,15 +130,29 @@ def test_ledger_entries_come_back(cube: Path) -> None:
     assert again.states().tolist() == [[FAILED, 0, 0], [0, 0, DONE]]
 
 
-def test_a_stop_while_recording_leaves_the_shard_missing(cube: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_recording_leaves_the_entry_that_stood(cube: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(cube, "sentinel2", mode="r+")
     ledger.record(0, 0, Entry(DONE, "old"))
 
-    class Stop:
-        def __setitem__(self, *_: object) -> None:
-            raise KeyboardInterrupt
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ledger, "_valid", Stop())
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(Path, "replace", full)  # the last step of a write
+    with pytest.raises(OSError, match="No space left"):
         ledger.record(0, 0, Entry(DONE, "new"))
-    assert Ledger(cube, "sentinel2").read(0, 0).state == MISSING
+    assert Ledger(cube, "sentinel2").read(0, 0) == Entry(DONE, "old")
+
+
+def test_a_shards_entry_is_one_file_of_its_own(cube: Path) -> None:
+    ledger = Ledger(cube, "sentinel2", mode="r+")
+    before = {path for path in cube.rglob("*") if path.is_file()}
+    ledger.record(1, 2, Entry(DONE, "d" * 64, tuple(f"item {i}" for i in range(100_000))))
+    ledger.record(0, 1, Entry(FAILED, "e" * 64))
+    added = {path for path in cube.rglob("*") if path.is_file()} - before
+    assert {path.relative_to(cube).as_posix() for path in added} == {
+        f"ledger/sentinel2/entry/c/{place}" for place in ("1/2", "0/1")
+    }
+    assert len(Ledger(cube, "sentinel2").read(1, 2).items) == 100_000
+    digests = Ledger(cube, "sentinel2").digests()
+    assert digests[1, 2].tobytes() == b"d" * 64
+    assert not digests[0, 1].any(), "a failed shard does not stand"
