@@ -16,6 +16,7 @@ from mdico_cube.spec import LabelClass, Period
 
 Reducer = Literal["median", "mean", "first"]
 Precision = Literal["32-true", "bf16"]
+Backend = Literal["auto", "zarr", "tensorstore"]
 MapOutput = Literal["probabilities", "entropy", "observations"]
 SplitBy = Literal["blocks", "group", "year"]
 Code = Annotated[int, Field(ge=0, le=15)]

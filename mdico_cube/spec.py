@@ -63,9 +63,10 @@ class Storage:
     def unpack(self, stored: Array) -> tuple[Floats, Bools]:
         """Stored values to (physical float32 with 0 where missing, True where observed), both of the input's shape."""
         observed = self.observed(stored)
-        values = np.where(observed, stored, 0).astype(np.float32)
-        if self.scale != 1.0:
-            values *= np.float32(self.scale)
+        if self.dtype == "float32":
+            return np.where(observed, stored, np.float32(0)), observed
+        values = np.multiply(stored, np.float32(self.scale), dtype=np.float32)
+        values *= observed
         return values, observed
 
 

@@ -19,7 +19,9 @@ from odc.geo.geobox import GeoBox
 from mdico_cube.cube.coarse import CoarseLayer, interpolate, pixel_degrees
 from mdico_cube.cube.layer import layer_from
 from mdico_cube.cube.ledger import DONE, Ledger
+from mdico_cube.cube.shards import BlockReader, block_reader
 from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import Backend
 from mdico_cube.schema import LABELS, LAPSE_RATE, OROGRAPHY, UNLABELLED, VERSION, check_cube
 from mdico_cube.spec import Array, Bools, Floats, LabelClass, Modality
 
@@ -27,8 +29,9 @@ from mdico_cube.spec import Array, Bools, Floats, LabelClass, Modality
 class CubeReader:
     """A cube as plain arrays: opened once per process, no Dask between a block and its bytes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, backend: Backend = "auto") -> None:
         self.path = path
+        self._backend = backend
         try:
             self._root = zarr.open_group(path, mode="r", zarr_format=3)
         except (FileNotFoundError, ValueError, OSError) as error:
@@ -63,7 +66,7 @@ class CubeReader:
         """Stored values (T, C, h, w) of a block; T = 1 without time; a coarse modality is interpolated."""
         if self.modalities[modality].coarse:
             return self._interpolated(modality, y, x)
-        values = np.asarray(self._arrays[modality][..., y, x])
+        values = self._blocks[modality](y, x)
         return values if values.ndim == 4 else values[None]
 
     def read(self, modality: str, y: slice, x: slice) -> tuple[Floats, Bools]:
@@ -164,6 +167,10 @@ class CubeReader:
     def _arrays(self) -> dict[str, zarr.Array[Any]]:
         return {name: self.array(name) for name in self.modalities}
 
+    @cached_property
+    def _blocks(self) -> dict[str, BlockReader]:
+        return {name: block_reader(self.array(name), self._backend) for name in self.modalities}
+
     @property
     def _label_group(self) -> zarr.Group:
         if not self.has_labels:
@@ -182,9 +189,9 @@ class CubeReader:
             raise MdicoError(f"{self.path}: has no {modality}. It has {', '.join(self.modalities)}.")
 
 
-def open_reader(path: str | Path) -> CubeReader:
-    """The cube's reader, opened once per process and path."""
-    return _open_cached(Path(path).resolve())
+def open_reader(path: str | Path, backend: Backend = "auto") -> CubeReader:
+    """The cube's reader, opened once per process, path and backend."""
+    return _open_cached(Path(path).resolve(), backend)
 
 
 def forget_readers() -> None:
@@ -193,8 +200,8 @@ def forget_readers() -> None:
 
 
 @lru_cache(maxsize=8)
-def _open_cached(path: Path) -> CubeReader:
-    return CubeReader(path)
+def _open_cached(path: Path, backend: Backend) -> CubeReader:
+    return CubeReader(path, backend)
 
 
 def open_cube(path: str | Path) -> xr.DataTree:

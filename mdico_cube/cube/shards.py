@@ -1,0 +1,222 @@
+"""A sharded Zarr array on this disk in, decoded blocks out: one read and one decompression per inner chunk.
+
+zarr-python spends more time per inner chunk on its own steps than on the bytes. A cube's arrays have one known form
+(Zarr v3, sharding_indexed, little-endian bytes, Zstandard), so a block of them can be read with four plain calls: find
+the shard's index, read the chunk's bytes, decompress them, copy what lies in the block. Whatever has another form, or
+lies elsewhere, is left to zarr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import product
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numcodecs.zstd
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+from zarr.core.chunk_key_encodings import DefaultChunkKeyEncoding
+from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.storage import LocalStore
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import Backend
+from mdico_cube.spec import Array
+
+_NOWHERE = np.uint64(2**64 - 1)  # offset of an inner chunk that was never written
+_OPEN = 128  # shards whose file and index are held
+_TRIES = 3  # a shard that is replaced while it is looked at is opened anew
+
+Stamp = tuple[int, int, int]
+"""Inode, time of change and size of a file: another one means that it was written again."""
+
+
+class _Shard:
+    """An open shard and where its inner chunks lie; the file is closed with the last reference."""
+
+    def __init__(self, path: Path, chunks: tuple[int, ...]) -> None:
+        self.file = os.open(path, os.O_RDONLY)
+        facts = os.fstat(self.file)
+        self.stamp: Stamp = stamp(facts)
+        length = 16 * prod(chunks)
+        tail = os.pread(self.file, length, max(0, facts.st_size - length - 4))  # four bytes of checksum follow
+        if len(tail) != length:
+            raise MdicoError(f"{path}: is no whole shard ({facts.st_size} bytes). Build it again.")
+        self.index: npt.NDArray[np.uint64] = np.frombuffer(tail, dtype="<u8").reshape(*chunks, 2)
+        """(chunks of the shard ..., 2) offset and length in bytes."""
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            os.close(self.file)
+
+
+def stamp(facts: os.stat_result) -> Stamp:
+    """What tells one writing of a file from the next."""
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+class ShardReader:
+    """Blocks of one sharded array; threads may share it."""
+
+    def __init__(self, array: zarr.Array[Any], folder: Path) -> None:
+        self.shape: tuple[int, ...] = array.shape
+        self.dtype = np.dtype(array.dtype)
+        self.inner: tuple[int, ...] = array.chunks
+        """Shape of an inner chunk: what is decompressed at once."""
+        shard = array.shards or array.chunks
+        self._per_shard = tuple(whole // part for whole, part in zip(shard, self.inner, strict=True))
+        self._fill = np.asarray(array.fill_value, dtype=array.dtype)
+        self._folder = folder
+        self._shards: dict[tuple[int, ...], _Shard] = {}
+        self._scratch = threading.local()
+
+    def read(self, *block: slice) -> Array:
+        """The values of a block given by one slice (start, stop) per axis; every inner chunk in it is decoded once.
+
+        Raises:
+            MdicoError: a shard is damaged.
+        """
+        starts, stops = [one.start for one in block], [one.stop for one in block]
+        out = np.empty([stop - start for start, stop in zip(starts, stops, strict=True)], dtype=self.dtype)
+        for place in self._chunks(starts, stops):
+            first = [number * side for number, side in zip(place, self.inner, strict=True)]
+            here = tuple(
+                slice(max(begin, at) - begin, min(end, at + side) - begin)
+                for begin, end, at, side in zip(starts, stops, first, self.inner, strict=True)
+            )
+            there = tuple(
+                slice(one.start + begin - at, one.stop + begin - at)
+                for one, begin, at in zip(here, starts, first, strict=True)
+            )
+            self._put(place, out, here, there)
+        return out
+
+    def _chunks(self, starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        spans = zip(starts, stops, self.inner, strict=True)
+        return product(*(range(start // side, -(-stop // side)) for start, stop, side in spans))
+
+    def _put(self, place: tuple[int, ...], out: Array, here: tuple[slice, ...], there: tuple[slice, ...]) -> None:
+        """Decode one inner chunk: straight into `out` where it fills it, else through this thread's scratch."""
+        raw = self._bytes(place)
+        if raw is None:
+            out[here] = self._fill
+            return
+        part = out[here]
+        whole = part.shape == self.inner and part.flags.c_contiguous
+        chunk = part if whole else self._scratch_chunk()
+        try:
+            numcodecs.zstd.decompress(raw, chunk.reshape(-1).view(np.uint8))
+        except (RuntimeError, ValueError) as error:
+            raise MdicoError(f"{self._folder}: the inner chunk {place} is damaged. Build the cube again.") from error
+        if not whole:
+            part[...] = chunk[there]
+
+    def _scratch_chunk(self) -> Array:
+        if not hasattr(self._scratch, "chunk"):
+            self._scratch.chunk = np.empty(self.inner, dtype=self.dtype)
+        found: Array = self._scratch.chunk
+        return found
+
+    def _bytes(self, place: tuple[int, ...]) -> bytes | None:
+        """The compressed bytes of an inner chunk; None where it was never written."""
+        home = tuple(at // count for at, count in zip(place, self._per_shard, strict=True))
+        inside = tuple(at % count for at, count in zip(place, self._per_shard, strict=True))
+        for _ in range(_TRIES):
+            shard = self._shard(home)
+            if shard is None:
+                return None
+            offset, length = shard.index[inside]
+            if offset == _NOWHERE:
+                return None
+            found = os.pread(shard.file, int(length), int(offset))
+            if len(found) == length:
+                return found
+            self._shards.pop(home, None)
+        raise MdicoError(f"{self._folder}: the inner chunk {place} cannot be read. Build it again.")
+
+    def _shard(self, place: tuple[int, ...]) -> _Shard | None:
+        path = self._folder.joinpath("c", *map(str, place))
+        try:
+            facts = path.stat()
+            held = self._shards.get(place)
+            if held is None or held.stamp != stamp(facts):
+                held = _Shard(path, self._per_shard)
+        except FileNotFoundError:
+            return None
+        self._shards[place] = held
+        if len(self._shards) > _OPEN:
+            self._shards.pop(next(iter(self._shards)), None)
+        return held
+
+
+def shard_reader(array: zarr.Array[Any]) -> ShardReader | None:
+    """A reader of this array, or None where its form or place is not the one this file knows."""
+    store, facts = array.store_path.store, array.metadata
+    if not isinstance(store, LocalStore) or not isinstance(facts, ArrayV3Metadata) or len(facts.codecs) != 1:
+        return None
+    (codec,) = facts.codecs
+    if not isinstance(codec, ShardingCodec) or str(codec.index_location).rsplit(".", 1)[-1] != "end":
+        return None
+    kinds = [type(each) for each in codec.codecs], [type(each) for each in codec.index_codecs]
+    little = sys.byteorder == "little"
+    if kinds != ([BytesCodec, ZstdCodec], [BytesCodec, Crc32cCodec]) or not little:
+        return None
+    if facts.chunk_key_encoding != DefaultChunkKeyEncoding(separator="/"):
+        return None
+    return ShardReader(array, Path(store.root) / array.path)
+
+
+BlockReader = Callable[[slice, slice], Array]
+"""Rows and columns (start and stop within the array) to stored values (..., h, w)."""
+
+
+def block_reader(array: zarr.Array[Any], backend: Backend = "auto") -> BlockReader:
+    """What reads blocks of an array whose last axes are rows and columns; every backend gives the same values.
+
+    Args:
+        array: (..., y, x).
+        backend: "auto" decodes known forms itself and leaves the others to zarr; "zarr" and "tensorstore" always use
+            that library.
+
+    Raises:
+        MdicoError: tensorstore is asked for and not installed, or cannot read the array.
+    """
+    rows, columns = array.shape[-2:]
+    read = _tensorstore(array) if backend == "tensorstore" else _direct(array) if backend == "auto" else None
+
+    def by_zarr(y: slice, x: slice) -> Array:
+        return np.asarray(array[..., y, x])
+
+    chosen = read or by_zarr
+    return lambda y, x: chosen(slice(*y.indices(rows)[:2]), slice(*x.indices(columns)[:2]))
+
+
+def _direct(array: zarr.Array[Any]) -> BlockReader | None:
+    found = shard_reader(array)
+    if found is None:
+        return None
+    reader, lead = found, [slice(0, count) for count in array.shape[:-2]]
+    return lambda y, x: reader.read(*lead, y, x)
+
+
+def _tensorstore(array: zarr.Array[Any]) -> BlockReader:
+    store = array.store_path.store
+    if find_spec("tensorstore") is None:
+        raise MdicoError(
+            "samples.backend is tensorstore, which is not installed: pip install 'mdico-cube[fast-read]', or use auto."
+        )
+    if not isinstance(store, LocalStore):
+        raise MdicoError("samples.backend tensorstore reads cubes on a disk of this machine. Use auto or zarr.")
+    library = import_module("tensorstore")
+    place = {"driver": "file", "path": f"{Path(store.root) / array.path}/"}
+    opened = library.open({"driver": "zarr3", "kvstore": place}, open=True, read=True).result()
+    return lambda y, x: np.asarray(opened[..., y, x].read().result())
