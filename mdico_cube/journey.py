@@ -19,6 +19,7 @@ from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.trainer import fit
 from mdico_cube.cube.build import build_cube, check_free
 from mdico_cube.cube.catalog import catalog_folder
+from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.lazy import lazy_scenes
 from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.reader import open_reader
@@ -97,8 +98,21 @@ def scenes(recipe: Recipe, modality: str, chunk: int = 512) -> xr.Dataset:
     return lazy_scenes(layer, planned.geobox, chunk)
 
 
-def build(recipe: Recipe, overwrite: bool = False, resume: bool = False, threads: int | None = None) -> Path:
+def build(
+    recipe: Recipe,
+    overwrite: bool = False,
+    resume: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> Path:
     """Build the cube and put the labels on its grid.
+
+    Args:
+        recipe: what to build.
+        overwrite: replace a cube that stands there.
+        resume: go on with it; finished shards are skipped.
+        workers: shards built at once, in place of the recipe's cluster.workers.
+        scheduler: address of a running Dask scheduler, in place of the recipe's cluster.
 
     Raises:
         MdicoError: bad input, an existing cube without overwrite or resume, or shards that could not be read.
@@ -107,7 +121,7 @@ def build(recipe: Recipe, overwrite: bool = False, resume: bool = False, threads
     check_free(places.cube, overwrite, resume)
     planned = plan(recipe)
     labels = rasterize_labels(recipe.labels, planned.geobox)
-    path = build_cube(recipe, overwrite, resume, threads, planned)
+    path = build_cube(recipe, overwrite, resume, cluster_for(recipe.cluster, workers, scheduler), planned)
     write_labels(path, labels.label, labels.parcel, recipe.labels.legend, {"source": recipe.labels.path.name})
     return path
 

@@ -213,6 +213,51 @@ class StoreSection(Section):
         return self
 
 
+class ClusterSection(Section):
+    """Where the shards of a cube are built. It decides how fast, never what."""
+
+    kind: Literal[
+        "auto", "loop", "threads", "local", "scheduler", "slurm", "pbs", "sge", "lsf", "oar", "moab", "htcondor",
+        "gateway", "kubernetes",
+    ] = "auto"  # fmt: skip
+    """Who works: loop = one shard after the other in this process; threads = some at once in this process; local =
+    Dask worker processes on this machine; scheduler = a Dask scheduler that runs already (address); slurm, pbs, sge,
+    lsf, oar, moab, htcondor = a batch system (dask-jobqueue); gateway and kubernetes = dask-gateway and
+    dask-kubernetes. auto takes scheduler where an address is given, local for several workers, else loop."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Shards built at once: threads, worker processes, or jobs of a batch system; null = one per processor, and one
+    in all for auto."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Files that one shard reads at once; null = the processors of this machine shared among the workers."""
+    memory: str | None = None
+    """Memory of one local worker, such as 4GB; null = an equal share of this machine's."""
+    adapt: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = None
+    """Fewest and most workers; the cluster then grows and shrinks with the work."""
+    address: str | None = None
+    """Address of a running scheduler, such as tcp://10.0.0.1:8786; with gateway, the gateway's."""
+    options: dict[str, Any] = {}
+    """Handed as they are to the cluster: queue, cores, walltime, image ... They are never stored in the cube."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "scheduler" and self.address is None:
+            raise ValueError("kind scheduler needs the scheduler's address, for example tcp://10.0.0.1:8786")
+        if self.adapt is not None and self.adapt[0] > self.adapt[1]:
+            raise ValueError(f"adapt is [fewest, most], came {list(self.adapt)}")
+        if self.adapt is not None and self.kind in ("loop", "threads", "scheduler"):
+            raise ValueError(f"kind {self.kind} cannot adapt: leave adapt out, or use another kind")
+        return self
+
+    @property
+    def settled(self) -> str:
+        """The kind with auto decided."""
+        if self.kind != "auto":
+            return self.kind
+        if self.address is not None:
+            return "scheduler"
+        return "local" if self.adapt is not None or (self.workers or 1) > 1 else "loop"
+
+
 class ClassSection(Section):
     """One class: what it is called in the label file, on the map, and its colour."""
 
@@ -516,6 +561,7 @@ class Recipe(Section):
     colearn: ColearnSection
     maps: MapSection = MapSection()
     store: StoreSection = StoreSection()
+    cluster: ClusterSection = ClusterSection()
 
     @field_validator("modalities", mode="before")
     @classmethod

@@ -42,12 +42,23 @@ def _finish(recipe: Recipe, overwrite: bool, resume: bool) -> None:
 
 
 @app.command(rich_help_panel="Stages")
-def build(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False, workers: Workers = None) -> None:
+def build(
+    recipe: RecipeFile,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Worker processes; default: the recipe's cluster section.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Use the Dask scheduler that runs there.")
+    ] = None,
+) -> None:
     """Catalog to aligned cube: search, read, mask, composite, write; then the labels.
 
-    Example: `mdico build region.yml`
+    Example: `mdico build region.yml --workers 4`, or `--scheduler tcp://10.0.0.1:8786`
     """
-    out.print(f"cube: {mdico.build(load_recipe(recipe), overwrite, resume, workers)}", soft_wrap=True)
+    path = mdico.build(load_recipe(recipe), overwrite, resume, workers, scheduler)
+    out.print(f"cube: {path}", soft_wrap=True)
 
 
 @app.command(rich_help_panel="Stages")

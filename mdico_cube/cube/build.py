@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -15,15 +16,18 @@ from odc.geo.geobox import GeoBox
 
 from mdico_cube import __version__
 from mdico_cube.cube.composite import mosaic, reduce_step
+from mdico_cube.cube.execute import crew_for, execute, threads_each
 from mdico_cube.cube.grid import Shard
-from mdico_cube.cube.ledger import DONE, FAILED, Entry, Ledger
+from mdico_cube.cube.ledger import DONE, FAILED, Entry, Ledger, Origin
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
+from mdico_cube.cube.plan_file import dump_plan, load_plan
 from mdico_cube.cube.read import read_scenes
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.store import create_cube, keep_recipe, writing
+from mdico_cube.cube.work import WorkFolder
 from mdico_cube.errors import MdicoError
-from mdico_cube.progress import say, track
-from mdico_cube.recipe import Recipe
+from mdico_cube.progress import meter, say
+from mdico_cube.recipe import ClusterSection, Recipe
 from mdico_cube.sensors.offsets import dark_floor, judge_floors
 from mdico_cube.sensors.quality import seen
 from mdico_cube.sensors.sensor import declared
@@ -37,14 +41,54 @@ class Job:
     layer: LayerPlan
     shard: Shard
     block: GeoBox
-    digest: str
+    origin: Origin
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that decides its pixels."""
+        return self.origin.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which job: small enough to travel to a worker a million times."""
+
+    modality: str
+    row: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What became of a job."""
+
+    error: str = ""
+    """Why the shard could not be built."""
+    bytes_written: int = 0
+    notes: tuple[str, ...] = ()
+    """What the person watching should know."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """The one function of every build: a key in, its shard on disk. The plan is loaded once per worker process."""
+
+    cube: Path
+    plan: str
+    """Name of the plan in the cube's work folder."""
+    threads: int
+    """Files read at once."""
+
+    def __call__(self, key: Key) -> Built:
+        """Build one shard."""
+        return run_job(self.cube, _job(_plan(self.cube, self.plan), key), self.threads)
 
 
 def build_cube(
     recipe: Recipe,
     overwrite: bool = False,
     resume: bool = False,
-    threads: int | None = None,
+    cluster: ClusterSection | None = None,
     plan: BuildPlan | None = None,
 ) -> Path:
     """Build the recipe's cube and return its path.
@@ -53,7 +97,7 @@ def build_cube(
         recipe: what to build.
         overwrite: replace a cube that stands there.
         resume: go on with it: only shards that are missing, failed or stale are built.
-        threads: files read at once; default = number of processors.
+        cluster: where the shards are built; default = the recipe's cluster section.
         plan: a plan made before; default = plan_build(recipe).
 
     Raises:
@@ -65,18 +109,60 @@ def build_cube(
     plan = plan or plan_build(recipe)
     for name, steps in plan.gaps().items():
         say(f"{name}: no scene in {', '.join(steps)}: these steps stay missing")
-    jobs = _jobs(plan)
+    keys = list(_keys(plan))
+    for layer in plan.layers:
+        layer.check()
     if path.exists() and not overwrite:
         _check_same(path, plan)
-        keep_recipe(path, recipe.model_dump_json(exclude={"output"}))
+        keep_recipe(path, _recipe_text(recipe))
     else:
         _create(path, plan, recipe, overwrite)
-    jobs = _unfinished(path, jobs)
-    errors = [run_job(path, job, threads or os.cpu_count() or 1) for job in track(jobs, "build", len(jobs))]
-    failed = [error for error in errors if error]
-    if failed:
-        raise MdicoError(f"{len(failed)} of {len(jobs)} shards could not be built, the others are kept. {failed[0]}")
+    _run(path, plan, _unfinished(path, plan, keys), cluster or recipe.cluster)
     return path
+
+
+def _recipe_text(recipe: Recipe) -> str:
+    """The recipe as JSON for the cube: without places and without what a cluster was given, which may be secret."""
+    return recipe.model_dump_json(exclude={"output", "cluster"})
+
+
+def _run(path: Path, plan: BuildPlan, keys: list[Key], cluster: ClusterSection) -> None:
+    """Build the shards and raise MdicoError when some could not be."""
+    if not keys:
+        return
+    work, name = WorkFolder(path), uuid4().hex
+    failed: list[str] = []
+    with ExitStack() as stack:
+        crew = stack.enter_context(crew_for(cluster))
+        if crew.here:
+            _PLANS[name] = plan
+        else:
+            with writing(path):
+                work.write(f"plan/{name}", dump_plan(plan))
+        stack.callback(_PLANS.pop, name, None)
+        stack.callback(work.clear)
+        gauge = stack.enter_context(meter("build", len(keys)))
+        for _, built in execute(crew, ShardTask(path, name, threads_each(cluster)), keys):
+            gauge.add(built.bytes_written, bool(built.error))
+            failed += [built.error] if built.error else []
+            for note in built.notes:
+                say(note)
+    if failed:
+        raise MdicoError(f"{len(failed)} of {len(keys)} shards could not be built, the others are kept. {failed[0]}")
+
+
+_PLANS: dict[str, BuildPlan] = {}
+"""Plans this process knows, by name."""
+
+
+def _plan(cube: Path, name: str) -> BuildPlan:
+    """A plan by name, read from the cube's work folder when this process meets it first."""
+    if name not in _PLANS:
+        text = WorkFolder(cube).read(f"plan/{name}")
+        if text is None:
+            raise MdicoError(f"{cube}: the build that this job belongs to has ended.")
+        _PLANS[name] = load_plan(text)
+    return _PLANS[name]
 
 
 def check_free(path: Path, overwrite: bool, resume: bool) -> None:
@@ -92,7 +178,7 @@ def _create(path: Path, plan: BuildPlan, recipe: Recipe, overwrite: bool) -> Non
         [layer.layer for layer in plan.layers],
         recipe.store.chunk,
         recipe.store.shard,
-        {"mdico_recipe": recipe.model_dump_json(exclude={"output"}), "mdico_version": __version__},
+        {"mdico_recipe": _recipe_text(recipe), "mdico_version": __version__},
         ledger_shape=_shard_counts(plan),
         overwrite=overwrite,
     )
@@ -115,26 +201,28 @@ def _check_same(path: Path, plan: BuildPlan) -> None:
         )
 
 
-def _jobs(plan: BuildPlan) -> list[Job]:
-    return [
-        Job(layer, shard, plan.block(shard), layer.digest(plan.block(shard)))
-        for shard in plan.shards()
-        for layer in plan.layers
-    ]
+def _keys(plan: BuildPlan) -> Iterator[Key]:
+    for shard in plan.shards():
+        for layer in plan.layers:
+            yield Key(layer.modality.name, shard.row, shard.column)
 
 
-def _unfinished(path: Path, jobs: list[Job]) -> list[Job]:
+def _job(plan: BuildPlan, key: Key) -> Job:
+    layer, shard = plan.layer(key.modality), plan.shard_at(key.row, key.column)
+    block = plan.block(shard)
+    return Job(layer, shard, block, layer.origin(block))
+
+
+def _unfinished(path: Path, plan: BuildPlan, keys: list[Key]) -> list[Key]:
     """Jobs whose shard is missing, failed or stale."""
-    standing = {job.layer.modality.name: Ledger(path, job.layer.modality.name).digests() for job in jobs}
+    standing = {layer.modality.name: Ledger(path, layer.modality.name).digests() for layer in plan.layers}
     return [
-        job
-        for job in jobs
-        if standing[job.layer.modality.name][job.shard.row, job.shard.column].tobytes() != job.digest.encode()
+        key for key in keys if standing[key.modality][key.row, key.column].tobytes() != _job(plan, key).digest.encode()
     ]
 
 
-def run_job(path: Path, job: Job, threads: int) -> str:
-    """Compute one shard, write it whole, record it; returns why it failed, or an empty text."""
+def run_job(path: Path, job: Job, threads: int) -> Built:
+    """Compute one shard, write it whole, record it last."""
     start = time.monotonic()
     name = job.layer.modality.name
     ledger = Ledger(path, name, mode="r+")
@@ -146,7 +234,8 @@ def run_job(path: Path, job: Job, threads: int) -> str:
     except MdicoError as error:
         with writing(path):
             ledger.record(job.shard.row, job.shard.column, Entry(FAILED, job.digest, ids, error=str(error)))
-        return str(error)
+        return Built(str(error))
+    offsets, notes = _offsets(job.layer, scenes, floors)
     observed = job.layer.modality.storage.observed(stored)
     with writing(path):
         array = zarr.open_group(path, mode="r+", zarr_format=3)[f"{name}/{job.layer.modality.variable}"]
@@ -157,29 +246,36 @@ def run_job(path: Path, job: Job, threads: int) -> str:
             DONE,
             job.digest,
             ids,
-            offsets=_offsets(job.layer, scenes, floors),
+            offsets=offsets,
             floors={item: round(floor, 4) for item, floor in floors.items() if np.isfinite(floor)},
             valid_fraction=float(observed.all(axis=1).mean()),
             seconds=round(time.monotonic() - start, 3),
             bytes_written=stored.nbytes,
             version=__version__,
+            settings=job.origin.settings,
+            grid=job.origin.grid,
+            steps=job.origin.steps,
         )
         ledger.record(job.shard.row, job.shard.column, entry)
-    return ""
+    return Built(bytes_written=stored.nbytes, notes=notes)
 
 
-def _offsets(layer: LayerPlan, scenes: Sequence[Scene], floors: Mapping[str, float]) -> dict[str, str]:
-    """Item -> offset, why, and what the offset sentinel has against it."""
+def _offsets(
+    layer: LayerPlan, scenes: Sequence[Scene], floors: Mapping[str, float]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Item -> offset, why, and what the offset sentinel has against it; and a note on what it doubts."""
     rules = {scene.item.id: layer.radiometry(scene) for scene in scenes}
     sentinel = layer.sensor.sentinel
     doubts = judge_floors(floors, {s.item.id: sentinel.era(s.item.properties) for s in scenes}) if sentinel else {}
-    if doubts:
-        name, doubt = next(iter(sorted(doubts.items())))
-        say(f"{layer.modality.name}: the offset of {len(doubts)} scenes looks wrong, such as {name}: {doubt}")
-    return {
+    notes = [
+        f"{layer.modality.name}: the offset of {len(doubts)} scenes looks wrong, such as {name}: {doubt}"
+        for name, doubt in sorted(doubts.items())[:1]
+    ]
+    offsets = {
         name: f"{rule.offset:+g} ({rule.reason}){f' - {doubts[name]}' if name in doubts else ''}"
         for name, rule in rules.items()
     }
+    return offsets, tuple(notes)
 
 
 def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, floors: dict[str, float] | None = None) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,23 @@ _HEX = 64
 """Characters of a digest."""
 _BATCH = {"codec_pipeline.batch_size": 1000}
 """Decode this many entries at once: a third less time for 10,000 of them."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Everything that decides the values of one shard, in parts that can be compared one by one."""
+
+    settings: dict[str, str]
+    """Name of an option or rule -> its value as JSON."""
+    grid: str
+    """Digest of the shard's grid."""
+    steps: dict[str, str]
+    """Time step -> digest of its scenes: items, offsets, addresses."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of it all."""
+        return hashlib.sha256(json.dumps([self.settings, self.grid, self.steps], sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +60,15 @@ class Entry:
     """Why it failed."""
     version: str = ""
     """Version of mdico_cube that wrote it."""
+    settings: dict[str, str] = field(default_factory=dict)
+    grid: str = ""
+    steps: dict[str, str] = field(default_factory=dict)
+    """The parts of the digest, see Origin: they tell why a shard is stale and which of its steps still stand."""
+
+    @property
+    def origin(self) -> Origin:
+        """What the shard was built from."""
+        return Origin(self.settings, self.grid, self.steps)
 
 
 def create_ledger(cube: Path, modality: str, shape: tuple[int, int]) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -16,11 +17,13 @@ import pandas as pd
 import pystac
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
+from shapely import STRtree
 
 from mdico_cube.cube.catalog import CatalogFile, load_catalog, source_for
 from mdico_cube.cube.duplicates import item_time, newest
 from mdico_cube.cube.grid import Shard, grid_for, shards
 from mdico_cube.cube.layer import Layer
+from mdico_cube.cube.ledger import Origin
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
 from mdico_cube.cube.search import adopt_keys, catalog_href, longitude, search_items
@@ -93,7 +96,14 @@ class LayerPlan:
 
     def scenes_of(self, geobox: GeoBox) -> tuple[Scene, ...]:
         """Scenes whose footprint touches a block."""
-        return tuple(scene for scene in self.scenes if scene.footprint.intersects(geobox.extent))
+        return tuple(self.scenes[i] for i in self._touching(geobox))
+
+    def _touching(self, geobox: GeoBox) -> list[int]:
+        return sorted(int(i) for i in self._tree.query(geobox.extent.geom, predicate="intersects"))
+
+    @cached_property
+    def _tree(self) -> STRtree:
+        return STRtree([scene.footprint.geom for scene in self.scenes])
 
     def radiometry(self, scene: Scene) -> Radiometry:
         """How one scene's counts become physical values.
@@ -104,27 +114,46 @@ class LayerPlan:
         fields = scene.item.assets[self.assets[0]].extra_fields
         return self.sensor.radiometry(scene.item.id, scene.item.properties, fields, self.source)
 
+    def check(self) -> None:
+        """Raise MdicoError where an item does not carry what its calibration needs: before anything is read."""
+        _ = self._scene_digests
+
+    def origin(self, geobox: GeoBox) -> Origin:
+        """Everything that decides the pixels of a block, in parts that can be compared one by one."""
+        grid = [str(geobox.crs), list(geobox.affine)[:6], list(geobox.shape)]
+        groups: dict[int, list[str]] = {}
+        for i in self._touching(geobox):
+            groups.setdefault(self.scenes[i].step, []).append(self._scene_digests[i])
+        steps = {name: _sha(groups.get(step, []))[:16] for step, name in enumerate(self.steps)}
+        return Origin(self._settings, _sha(grid)[:16], steps)
+
     def digest(self, geobox: GeoBox) -> str:
         """SHA-256 of everything that decides the pixels of a block."""
-        assets = (*self.assets, *self.quality_assets)
+        return self.origin(geobox).digest
+
+    @cached_property
+    def _settings(self) -> dict[str, str]:
+        """What decides pixels beside grid and items: name -> value as JSON."""
         facts = {
             "rules": RULES,
-            "modality": [self.modality.name, self.modality.band_names, repr(self.modality.storage)],
-            "steps": self.steps,
+            "bands": self.modality.band_names,
+            "storage": repr(self.modality.storage),
             "reducer": self.reducer,
-            "source": self.source.model_dump(),
             "hides": self.hides,
-            "grid": [str(geobox.crs), list(geobox.affine)[:6], list(geobox.shape)],
-            "items": [
-                [
-                    *(scene.item.id, scene.step, str(scene.overpass)),
-                    *(self.radiometry(scene).scale, self.radiometry(scene).offset),
-                    *(scene.item.assets[key].href.split("?")[0] for key in assets),
-                ]
-                for scene in self.scenes_of(geobox)
-            ],
+            **{f"source.{key}": value for key, value in self.source.model_dump().items()},
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return {name: json.dumps(value, sort_keys=True) for name, value in facts.items()}
+
+    @cached_property
+    def _scene_digests(self) -> tuple[str, ...]:
+        """One digest per scene: which item, how it is calibrated, where its files are."""
+        assets = (*self.assets, *self.quality_assets)
+        found = []
+        for scene in self.scenes:
+            rule = self.radiometry(scene)
+            hrefs = [scene.item.assets[key].href.split("?")[0] for key in assets]
+            found.append(_sha([scene.item.id, str(scene.overpass), rule.scale, rule.offset, *hrefs]))
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -138,6 +167,17 @@ class BuildPlan:
     def shards(self) -> Iterator[Shard]:
         """Shards of the grid in row order."""
         yield from shards((self.geobox.shape.y, self.geobox.shape.x), self.shard)
+
+    def shard_at(self, row: int, column: int) -> Shard:
+        """One shard by its place."""
+        (height, width), side = self.geobox.shape, self.shard
+        y, x = row * side, column * side
+        return Shard(row, column, slice(y, min(y + side, height)), slice(x, min(x + side, width)))
+
+    def layer(self, modality: str) -> LayerPlan:
+        """One modality's plan."""
+        (found,) = [layer for layer in self.layers if layer.modality.name == modality]
+        return found
 
     def block(self, shard: Shard) -> GeoBox:
         """The grid of one shard."""
@@ -189,6 +229,10 @@ class BuildPlan:
             },
             "gaps": {name: list(steps) for name, steps in self.gaps().items()},
         }
+
+
+def _sha(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def plan_build(recipe: Recipe) -> BuildPlan:

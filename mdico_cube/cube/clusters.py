@@ -1,0 +1,114 @@
+"""A recipe's cluster section in, a Dask client out: local, by address, batch system, gateway or Kubernetes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import ClusterSection
+
+_CLUSTERS = {
+    "slurm": ("dask_jobqueue", "SLURMCluster", "dask-jobqueue"),
+    "pbs": ("dask_jobqueue", "PBSCluster", "dask-jobqueue"),
+    "sge": ("dask_jobqueue", "SGECluster", "dask-jobqueue"),
+    "lsf": ("dask_jobqueue", "LSFCluster", "dask-jobqueue"),
+    "oar": ("dask_jobqueue", "OARCluster", "dask-jobqueue"),
+    "moab": ("dask_jobqueue", "MoabCluster", "dask-jobqueue"),
+    "htcondor": ("dask_jobqueue", "HTCondorCluster", "dask-jobqueue"),
+    "gateway": ("dask_gateway", "GatewayCluster", "dask-gateway"),
+    "kubernetes": ("dask_kubernetes.operator", "KubeCluster", "dask-kubernetes"),
+}
+"""Kind -> (module, class, what to install)."""
+_ENVIRONMENT = {
+    # Blocks of megabytes come and go with every shard: memory that is handed back to the system each time is slow.
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+    # GDAL's cache is per process and by default a share of the whole machine.
+    "GDAL_CACHEMAX": "256",
+    # One job, one core: the workers are the parallelism.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+"""What a local worker process starts with."""
+
+
+CONNECT = "20s"
+"""How long a scheduler is waited for."""
+
+
+def processors() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def dask_client(section: ClusterSection) -> Iterator[Any]:
+    """A client of the section's cluster; one that is started here is closed at the end.
+
+    Raises:
+        MdicoError: a package is missing, or the cluster cannot be started or reached.
+    """
+    distributed = import_module("distributed")
+    kind = section.settled
+    if kind == "scheduler":
+        with _connected(distributed, section.address, section.address) as client:
+            yield client
+        return
+    with _started(distributed, kind, section) as cluster, _connected(distributed, cluster, kind) as client:
+        yield client
+
+
+@contextmanager
+def _connected(distributed: Any, target: Any, name: str | None) -> Iterator[Any]:
+    try:
+        client = distributed.Client(target, timeout=CONNECT, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise MdicoError(
+            f"cluster {name}: its scheduler cannot be reached ({error}). Check that it runs and the address."
+        ) from error
+    try:
+        yield client
+    finally:
+        client.close(timeout=5)
+
+
+@contextmanager
+def _started(distributed: Any, kind: str, section: ClusterSection) -> Iterator[Any]:
+    workers = section.workers
+    if kind == "local":
+        facts = {
+            "n_workers": 0 if section.adapt else workers or processors(),
+            "threads_per_worker": 1,
+            "memory_limit": section.memory or "auto",
+            "dashboard_address": ":0",
+            "env": _ENVIRONMENT,
+        }
+        found: Any = distributed.LocalCluster
+    else:
+        found, facts = _cluster_class(kind), {"address": section.address} if section.address else {}
+    try:
+        cluster = found(**{**facts, **section.options})
+    except Exception as error:  # every cluster package has its own errors; each means the same to the user
+        raise MdicoError(f"cluster {kind}: cannot be started ({error}). Check the recipe's cluster.options.") from error
+    try:
+        if section.adapt is not None:
+            cluster.adapt(minimum=section.adapt[0], maximum=section.adapt[1])
+        elif kind != "local" and workers is not None:
+            cluster.scale(workers)
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def _cluster_class(kind: str) -> Any:
+    module, name, package = _CLUSTERS[kind]
+    try:
+        return getattr(import_module(module), name)
+    except ImportError as error:
+        raise MdicoError(f"cluster {kind}: needs a package that is not installed: pip install {package}.") from error

@@ -1,0 +1,90 @@
+"""A Dask client in, a crew out that never holds more than a few tasks per worker on the scheduler."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib import import_module
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from mdico_cube.errors import MdicoError
+
+MOST = 2000
+"""Tasks on the scheduler at once, however many workers there are."""
+_AHEAD = 2  # tasks per worker thread: one at work, one waiting for it
+_GRACE = 10.0  # seconds a scheduler may be away before it counts as lost
+
+
+class DaskCrew:
+    """Jobs on the workers of a Dask cluster, one task each."""
+
+    here = False
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._futures: dict[str, tuple[Any, Any]] = {}
+        self._done: SimpleQueue[str] = SimpleQueue()
+        self._threads, self._counted, self._away = 0, -1.0, 0.0
+        distributed = import_module("distributed")
+        self._killed: type[Exception] = distributed.KilledWorker
+        self._cancelled: type[BaseException] = distributed.CancelledError
+
+    def room(self, flying: int) -> bool:
+        """True while the workers that are there now have fewer than two tasks per thread."""
+        now = time.monotonic()
+        if now - self._counted > 1:
+            self._counted = now
+            try:
+                workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+                self._threads = sum(worker["nthreads"] for worker in workers)
+            except (OSError, ValueError, KeyError):  # away for a moment; collect() decides when it is lost
+                pass
+        return flying < min(MOST, max(_AHEAD, _AHEAD * self._threads))
+
+    def submit(self, task: Callable[[Any], Any], job: Any) -> None:
+        """One task."""
+        future = self._client.submit(task, job, pure=False)
+        self._futures[future.key] = (job, future)
+        future.add_done_callback(lambda done: self._done.put(done.key))
+
+    def collect(self, patience: float) -> tuple[Any, Any] | None:
+        """The next finished job.
+
+        Raises:
+            MdicoError: the scheduler is lost, or a job killed its worker again and again.
+        """
+        try:
+            key = self._done.get(timeout=patience)
+        except Empty:
+            self._check_alive()
+            return None
+        job, future = self._futures.pop(key)
+        try:
+            return job, future.result(timeout=_GRACE)
+        except self._cancelled as error:
+            raise self._lost() from error
+        except self._killed as error:
+            raise MdicoError(
+                f"job {job}: the worker that does it dies again and again, most likely for want of memory. "
+                "Give the workers more memory (cluster.memory) or make store.shard smaller; finished work is kept."
+            ) from error
+
+    def drop(self) -> None:
+        """Forget every task."""
+        futures = [future for _, future in self._futures.values()]
+        self._futures.clear()
+        if futures and self._client.status == "running":
+            self._client.cancel(futures, force=True)
+
+    def _check_alive(self) -> None:
+        if self._client.status == "running":
+            self._away = 0.0
+            return
+        now = time.monotonic()
+        self._away = self._away or now
+        if self._client.status == "closed" or now - self._away > _GRACE:
+            raise self._lost()
+
+    def _lost(self) -> MdicoError:
+        return MdicoError("the Dask scheduler is lost. What was finished is kept: go on with --resume.")

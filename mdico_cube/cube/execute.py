@@ -1,0 +1,160 @@
+"""A function and many jobs in, results out as they are done: in a loop, in threads or on Dask, few at a time."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+from mdico_cube.cube.clusters import dask_client, processors
+from mdico_cube.cube.dask_crew import DaskCrew
+from mdico_cube.recipe import ClusterSection
+
+Task = Callable[[Any], Any]
+"""The one function of all jobs: small, as it travels with each; what it needs of size it loads once per process."""
+_PATIENCE = 0.5  # seconds between two looks at jobs that are not to be had yet
+
+
+class Crew(Protocol):
+    """Who does the jobs."""
+
+    here: bool
+    """True where the jobs run in this process."""
+
+    def room(self, flying: int) -> bool:
+        """True while another job may be handed over beside `flying` others."""
+
+    def submit(self, task: Task, job: Any) -> None:
+        """Hand one job over."""
+
+    def collect(self, patience: float) -> tuple[Any, Any] | None:
+        """A finished job with its result; None where none is finished after `patience` seconds.
+
+        Raises what the job raised.
+        """
+
+    def drop(self) -> None:
+        """Forget the jobs that have not begun; those at work are waited for where they run in this process."""
+
+
+class LoopCrew:
+    """One job after the other in this process."""
+
+    here = True
+
+    def __init__(self) -> None:
+        self._done: deque[tuple[Any, Any]] = deque()
+
+    def room(self, flying: int) -> bool:
+        """True while nothing waits to be collected."""
+        return flying == 0
+
+    def submit(self, task: Task, job: Any) -> None:
+        """Do it now."""
+        self._done.append((job, task(job)))
+
+    def collect(self, patience: float) -> tuple[Any, Any] | None:
+        """What was just done."""
+        return self._done.popleft() if self._done else None
+
+    def drop(self) -> None:
+        """Nothing waits in a loop."""
+
+
+class ThreadCrew:
+    """Some jobs at once in this process."""
+
+    here = True
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._pool = ThreadPoolExecutor(workers, "job")
+        self._done: SimpleQueue[tuple[Any, Future[Any]]] = SimpleQueue()
+
+    def room(self, flying: int) -> bool:
+        """True while a thread is free or about to be."""
+        return flying < self._workers + 1
+
+    def submit(self, task: Task, job: Any) -> None:
+        """Queue it for the next free thread."""
+        self._pool.submit(task, job).add_done_callback(lambda future: self._done.put((job, future)))
+
+    def collect(self, patience: float) -> tuple[Any, Any] | None:
+        """The next finished job."""
+        try:
+            job, future = self._done.get(timeout=patience)
+        except Empty:
+            return None
+        return job, future.result()
+
+    def drop(self) -> None:
+        """Wait for the jobs at work, leave the others."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def execute(crew: Crew, task: Task, jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Do every job, yield (job, result) in the order they are finished.
+
+    Jobs are taken from `jobs` only when the crew has room, so neither memory nor task graph grows with their number. A
+    None among the jobs means that none is to be had right now; it is asked again later.
+
+    Raises:
+        Whatever a job raises; the jobs that had not begun are dropped.
+    """
+    waiting, flying, more = iter(jobs), 0, True
+    try:
+        while more or flying:
+            while more and crew.room(flying):
+                job = next(waiting, waiting)
+                if job is None:
+                    break
+                more = job is not waiting
+                if more:
+                    crew.submit(task, job)
+                    flying += 1
+            if flying:
+                finished = crew.collect(_PATIENCE)
+                if finished is not None:
+                    flying -= 1
+                    yield finished
+            elif more:
+                time.sleep(_PATIENCE)
+    finally:
+        crew.drop()
+
+
+@contextmanager
+def crew_for(section: ClusterSection) -> Iterator[Crew]:
+    """The crew a recipe asks for; a cluster that is started here is closed at the end.
+
+    Raises:
+        MdicoError: the cluster's package is missing, it cannot be started, or its scheduler cannot be reached.
+    """
+    kind = section.settled
+    if kind == "loop":
+        yield LoopCrew()
+    elif kind == "threads":
+        yield ThreadCrew(section.workers or processors())
+    else:
+        with dask_client(section) as client:
+            yield DaskCrew(client)
+
+
+def threads_each(section: ClusterSection) -> int:
+    """Files that one job reads at once."""
+    if section.threads is not None:
+        return section.threads
+    return processors() if section.settled == "loop" else max(1, processors() // (section.workers or processors()))
+
+
+def cluster_for(section: ClusterSection, workers: int | None = None, scheduler: str | None = None) -> ClusterSection:
+    """The recipe's section with what was asked for on the command line on top."""
+    if scheduler is not None:
+        return ClusterSection(kind="scheduler", address=scheduler, threads=section.threads)
+    if workers is None:
+        return section
+    return section.model_copy(update={"workers": workers, "adapt": None})

@@ -1,0 +1,228 @@
+"""One function, many jobs: the same results in a loop, in threads and on Dask, never many jobs in hand."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from distributed import LocalCluster
+from toy_world import SIZE
+
+from mdico_cube.cube import clusters
+from mdico_cube.cube.build import build_cube
+from mdico_cube.cube.clusters import dask_client
+from mdico_cube.cube.dask_crew import DaskCrew
+from mdico_cube.cube.execute import LoopCrew, ThreadCrew, cluster_for, crew_for, execute, threads_each
+from mdico_cube.cube.ledger import DONE, Ledger
+from mdico_cube.cube.plan import plan_build
+from mdico_cube.cube.plan_file import dump_plan, load_plan
+from mdico_cube.cube.reader import open_reader
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import ClusterSection, Recipe, parse_recipe
+
+WHOLE = (slice(0, SIZE[0]), slice(0, SIZE[1]))
+
+
+def square(job: int) -> int:
+    if job == 666:
+        raise MdicoError("job 666 fails.")
+    return job * job
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["loop", "threads", "dask"])
+def section(request: pytest.FixtureRequest) -> ClusterSection:
+    if request.param == "dask":
+        address = request.getfixturevalue("cluster").scheduler_address
+        return ClusterSection(kind="scheduler", address=address)
+    return ClusterSection(kind=request.param, workers=2)
+
+
+def test_every_job_is_done_once(section: ClusterSection) -> None:
+    with crew_for(section) as crew:
+        assert sorted(execute(crew, square, range(60))) == [(job, job * job) for job in range(60)]
+
+
+def test_few_jobs_are_in_hand_at_once(section: ClusterSection) -> None:
+    taken, most = 0, 0
+
+    def jobs() -> Iterator[int]:
+        nonlocal taken
+        for job in range(200):
+            taken += 1
+            yield job
+
+    with crew_for(section) as crew:
+        for done, _ in enumerate(execute(crew, square, jobs()), start=1):
+            most = max(most, taken - done)
+    assert taken == 200
+    assert most <= 4, "two workers with one thread each, and one job waiting for each"
+
+
+def test_a_fault_ends_it_and_drops_the_rest(section: ClusterSection) -> None:
+    jobs = iter([1, 2, 666, *range(1000)])
+    with crew_for(section) as crew, pytest.raises(MdicoError, match="job 666 fails"):
+        list(execute(crew, square, jobs))
+    assert next(jobs) < 100
+
+
+def test_jobs_that_are_not_to_be_had_yet_are_asked_for_again(section: ClusterSection) -> None:
+    with crew_for(section) as crew:
+        assert sorted(execute(crew, square, iter([1, None, 2, None, None, 3]))) == [(1, 1), (2, 4), (3, 9)]
+
+
+def test_threads_really_work_at_once() -> None:
+    gate = threading.Barrier(2, timeout=10)
+    with crew_for(ClusterSection(kind="threads", workers=2)) as crew:
+        assert len(list(execute(crew, lambda job: gate.wait(), range(2)))) == 2
+
+
+def test_the_kind_is_settled_by_what_is_given() -> None:
+    assert ClusterSection().settled == "loop"
+    assert ClusterSection(workers=2).settled == "local"
+    assert ClusterSection(adapt=(0, 4)).settled == "local"
+    assert ClusterSection(address="tcp://there:8786").settled == "scheduler"
+    assert cluster_for(ClusterSection(kind="slurm", adapt=(1, 9)), workers=3).workers == 3
+    assert cluster_for(ClusterSection(kind="slurm"), scheduler="tcp://there:1").settled == "scheduler"
+    assert threads_each(ClusterSection(threads=7)) == 7
+    with crew_for(ClusterSection()) as crew:
+        assert isinstance(crew, LoopCrew)
+    with crew_for(ClusterSection(kind="threads")) as crew:
+        assert isinstance(crew, ThreadCrew)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"kind": "scheduler"}, "needs the scheduler's address"),
+        ({"adapt": [4, 2]}, r"adapt is \[fewest, most\]"),
+        ({"kind": "threads", "adapt": [1, 2]}, "cannot adapt"),
+        ({"kind": "cloud"}, "cluster.kind"),
+    ],
+)
+def test_a_cluster_section_that_cannot_be(recipe_facts: dict[str, Any], facts: dict[str, Any], said: str) -> None:
+    with pytest.raises(MdicoError, match=said):
+        parse_recipe({**recipe_facts, "cluster": facts})
+
+
+def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "CONNECT", "1s")
+    with (
+        pytest.raises(MdicoError, match=r"cannot be reached.*Check that it runs"),
+        crew_for(ClusterSection(address="tcp://127.0.0.1:9", kind="scheduler")),
+    ):
+        pass
+
+
+def test_a_missing_package_is_one_sentence() -> None:
+    with pytest.raises(MdicoError, match="pip install dask-jobqueue"), dask_client(ClusterSection(kind="slurm")):
+        pass
+
+
+def test_a_batch_system_gets_its_options_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in of dask-jobqueue: a local cluster that notes what it was given."""
+    given: dict[str, Any] = {}
+
+    class SLURMCluster(LocalCluster):
+        def __init__(self, **options: Any) -> None:
+            given.update(options)
+            super().__init__(n_workers=0, threads_per_worker=1, dashboard_address=":0")
+
+    module = ModuleType("dask_jobqueue")
+    module.SLURMCluster = SLURMCluster  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", module)
+    options = {"queue": "normal", "cores": 4, "memory": "16GB"}
+    with crew_for(ClusterSection(kind="slurm", workers=1, options=options)) as crew:
+        assert isinstance(crew, DaskCrew)
+        assert [result for _, result in execute(crew, square, [3])] == [9]
+    assert given == options
+
+
+def test_an_adaptive_cluster_starts_workers_for_the_work() -> None:
+    with crew_for(ClusterSection(kind="local", adapt=(0, 1))) as crew:
+        assert dict(execute(crew, square, [2, 3])) == {2: 4, 3: 9}
+
+
+def environment(job: str) -> str | None:
+    return os.environ.get(job)
+
+
+def test_local_workers_start_with_one_core_each() -> None:
+    with crew_for(ClusterSection(workers=2)) as crew:
+        found = dict(execute(crew, environment, ["OMP_NUM_THREADS", "GDAL_CACHEMAX", "MALLOC_TRIM_THRESHOLD_"]))
+    assert found == {"OMP_NUM_THREADS": "1", "GDAL_CACHEMAX": "256", "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+
+
+def test_the_same_cube_everywhere(recipe: Recipe, tmp_path: Path, section: ClusterSection) -> None:
+    first = build_cube(recipe.model_copy(update={"output": tmp_path / "loop"}))
+    second = build_cube(recipe, cluster=section)
+    one, other = open_reader(first), open_reader(second)
+    for name in one.modalities:
+        np.testing.assert_array_equal(one.stored(name, *WHOLE), other.stored(name, *WHOLE))
+        assert (Ledger(second, name).states() == DONE).all()
+        np.testing.assert_array_equal(Ledger(first, name).digests(), Ledger(second, name).digests())
+    assert [path.name for path in recipe.output.iterdir()] == ["cube.zarr"], "nothing is left beside the cube"
+
+
+def test_a_cluster_is_not_remembered_in_the_cube(recipe_facts: dict[str, Any]) -> None:
+    recipe_facts["cluster"] = {"options": {"auth": "hush-hush"}}
+    path = build_cube(parse_recipe(recipe_facts))
+    assert not any(b"hush-hush" in file.read_bytes() for file in path.rglob("*") if file.is_file())
+
+
+def test_a_plan_read_back_is_the_same_plan(recipe: Recipe) -> None:
+    plan = plan_build(recipe)
+    again = load_plan(dump_plan(plan))
+    assert again.geobox == plan.geobox
+    for layer, copy in zip(plan.layers, again.layers, strict=True):
+        assert copy.digest(plan.geobox) == layer.digest(plan.geobox)
+        for field in fields(layer):
+            if field.name != "scenes":
+                assert repr(getattr(copy, field.name)) == repr(getattr(layer, field.name)), field.name
+        for scene, twin in zip(layer.scenes, copy.scenes, strict=True):
+            assert (scene.step, scene.overpass, scene.footprint) == (twin.step, twin.overpass, twin.footprint)
+            assert scene.item.properties == twin.item.properties
+            assert twin.item.links == []
+
+
+def test_a_plan_with_something_unknown_is_refused(recipe: Recipe) -> None:
+    plan = plan_build(recipe)
+    strange = replace(plan.layers[0], signing=object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="plan holds a object"):
+        dump_plan(replace(plan, layers=(strange,)))
+
+
+def test_scenes_of_a_block_are_found_fast(recipe: Recipe) -> None:
+    """The tree finds what a look at every footprint finds; thousands of scenes take no second."""
+    plan = plan_build(recipe)
+    layer = plan.layers[0]
+    apart = [
+        replace(scene, footprint=plan.geobox[y : y + 9, x : x + 9].extent)
+        for scene in layer.scenes
+        for y in range(0, 60, 4)
+        for x in range(0, 90, 4)
+    ]
+    many = replace(layer, scenes=tuple(apart))
+    start = time.process_time()
+    for shard in plan.shards():
+        block = plan.block(shard)
+        assert many.scenes_of(block) == tuple(s for s in many.scenes if s.footprint.intersects(block.extent))
+    many_blocks = [plan.geobox[y : y + 8, x : x + 8] for y in range(0, 56, 2) for x in range(0, 88, 2)]
+    start = time.process_time()
+    for block in many_blocks:
+        many.scenes_of(block)
+    assert time.process_time() - start < 10, f"{len(apart)} scenes, {len(many_blocks)} blocks"
