@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from odc.geo.geom import point
 
 from mdico_cube.cube.layer import layer_from
-from mdico_cube.cube.ledger import DONE, FAILED, MISSING, Ledger
+from mdico_cube.cube.ledger import STATE_NAMES, Ledger
 from mdico_cube.cube.reader import open_cube
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.charts import availability_figure
@@ -26,7 +26,6 @@ from mdico_cube.maps.series import series_figure
 from mdico_cube.sensors.registry import SENSORS
 from mdico_cube.spec import Modality
 
-_STATES = {MISSING: "missing", DONE: "done", FAILED: "failed"}
 _LIGHT = ("red", "B04")
 """A modality with one of these bands can be shown as true colour."""
 
@@ -306,12 +305,13 @@ def _ledger_rows(cube: Path, name: str) -> Iterator[dict[str, Any]]:
         yield {
             "modality": name,
             "shard": f"{row},{column}",
-            "state": _STATES[entry.state],
+            "state": STATE_NAMES[entry.state],
             "items": len(entry.items),
             "valid_fraction": entry.valid_fraction,
             "offsets": "; ".join(sorted(set(entry.offsets.values()))),
             "seconds": entry.seconds,
             "bytes_written": entry.bytes_written,
+            "failed_reads": len(entry.failed_reads),
             "error": entry.error,
             "version": entry.version,
             "digest": entry.digest[:8],

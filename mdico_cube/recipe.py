@@ -198,6 +198,24 @@ class ModalitySection(Section):
         return value
 
 
+class ReadSection(Section):
+    """How files are read over a network that fails now and then."""
+
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Further tries after a passing fault: a busy or failing server, a timeout, a body cut short. A file that is not
+    there or is no raster is never asked for twice."""
+    backoff: Annotated[float, Field(ge=0)] = 0.5
+    """Seconds before the second try; doubled before each further one, up to a minute, and then shortened by chance by
+    up to a half so that readers do not come back all at once."""
+    timeout: Annotated[int, Field(ge=1)] = 30
+    """Seconds in which a server must answer, and in which a download may stay under 1 kB/s."""
+    per_host: Annotated[int, Field(ge=1)] = 16
+    """Files read at once from one host, by each process."""
+    failed: Literal["stop", "gap"] = "stop"
+    """What becomes of a shard when a file stays unreadable: stop = it counts as failed and is built again with
+    --resume; gap = it is composed of the other scenes, and the ledger lists every read that failed."""
+
+
 class StoreSection(Section):
     """How the cube lies on disk."""
 
@@ -560,6 +578,7 @@ class Recipe(Section):
     samples: SampleSection = SampleSection()
     colearn: ColearnSection
     maps: MapSection = MapSection()
+    read: ReadSection = ReadSection()
     store: StoreSection = StoreSection()
     cluster: ClusterSection = ClusterSection()
 

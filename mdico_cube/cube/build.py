@@ -343,7 +343,8 @@ def _read(layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: int) -
         dtype=layer.sensor.raw_dtype,
         nodata=_nodata(layer, scenes),
         resampling={asset: methods[band] for asset, band in zip(layer.assets, read_bands, strict=True)},
-        signing=layer.signing,
+        access=layer.access,
+        reading=layer.reading,
         threads=threads,
     )
 
@@ -363,7 +364,8 @@ def _read_seen(layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: i
         dtype=rule.dtype,
         nodata=rule.missing,
         resampling=dict.fromkeys(layer.quality_assets, "nearest"),
-        signing=layer.signing,
+        access=layer.access,
+        reading=layer.reading,
         threads=threads,
     )
     return np.stack([seen(plane[0], rule, layer.hides, dilate) for plane in values])

@@ -8,6 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from mdico_cube.cube.access import Access, S3Section, Signing, TokenSection
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import ORBIT, Recipe, Section, Source
 from mdico_cube.sensors.sensor import Sensor
@@ -22,13 +23,22 @@ class CatalogFile(Section):
     """STAC API landing page or catalog.json; null where the recipe says it."""
     kind: Literal["auto", "static", "api"] = "auto"
     """How it is searched; auto looks at the landing page."""
-    signing: Literal["none", "planetary-computer"] = "none"
+    signing: Signing = "none"
     """Who signs asset addresses when they are read."""
+    token: TokenSection | None = None
+    """A secret that some hosts want to see with every request."""
+    s3: S3Section = S3Section()
+    """How s3:// addresses are read."""
     modalities: dict[str, Source]
     """Modality -> where it stands in this catalog."""
     also: dict[str, tuple[Source, ...]] = Field(default_factory=dict)
     """Modality -> other collections of this catalog that it can be read from: a recipe names one by
     `source.collection`."""
+
+    @property
+    def access(self) -> Access:
+        """How this catalog's files are reached."""
+        return Access(self.signing, self.token, self.s3)
 
 
 def catalog_folder() -> Path:

@@ -21,7 +21,8 @@ def lazy_scenes(layer: LayerPlan, geobox: GeoBox, chunk: int) -> xr.Dataset:
         dtype=layer.sensor.raw_dtype,
         nodata=layer.source.nodata,
         resampling=dict.fromkeys(assets, "nearest"),
-        signing=layer.signing,
+        access=layer.access,
+        reading=layer.reading,
         chunks={"x": chunk, "y": chunk},
     )
     names = np.array([item.id for item in items], dtype=object)

@@ -13,8 +13,12 @@ import zarr
 
 from mdico_cube.schema import LEDGER
 
-MISSING, DONE, FAILED = 0, 1, 2
-"""States of a shard."""
+MISSING, DONE, FAILED, GAPS = 0, 1, 2, 3
+"""States of a shard; GAPS = built, but without some scenes whose files could not be read."""
+STANDS = (DONE, GAPS)
+"""States of a shard whose pixels can be used."""
+STATE_NAMES = {MISSING: "missing", DONE: "done", FAILED: "failed", GAPS: "gaps"}
+"""What a person calls them."""
 _HEX = 64
 """Characters of a digest."""
 _BATCH = {"codec_pipeline.batch_size": 1000}
@@ -39,11 +43,25 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedRead:
+    """One file of one scene that could not be read for good."""
+
+    item: str
+    """STAC item id."""
+    asset: str
+    """Asset key."""
+    window: tuple[float, float, float, float]
+    """Left, bottom, right, top of what was asked for, in units of the cube's CRS."""
+    error: str
+    """Why, without the query of any address."""
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What is known of one shard of one modality."""
 
     state: int
-    """MISSING, DONE or FAILED."""
+    """MISSING, DONE, FAILED or GAPS."""
     digest: str = ""
     """SHA-256 (hex) of everything that decides the shard's values: items, addresses, offsets, grid, options."""
     items: tuple[str, ...] = ()
@@ -58,6 +76,10 @@ class Entry:
     bytes_written: int = 0
     error: str = ""
     """Why it failed."""
+    failed_reads: tuple[FailedRead, ...] = ()
+    """Files that could not be read for good: what GAPS lack, or what made a shard fail."""
+    stand_ins: dict[str, str] = field(default_factory=dict)
+    """Item id -> "catalog/collection/id" of the same acquisition that was read in its place."""
     version: str = ""
     """Version of mdico_cube that wrote it."""
     settings: dict[str, str] = field(default_factory=dict)
@@ -96,9 +118,12 @@ class Ledger:
         return self._heads()[0]
 
     def digests(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Digest of every shard's inputs, (shards along y, shards along x, 64 characters); zeros where none stands."""
+        """Digest of every shard's inputs, (shards along y, shards along x, 64 characters); zeros where none stands.
+
+        A shard with gaps has another one than its inputs', made of them and of what could not be read.
+        """
         states, digests = self._heads()
-        return np.where((states == DONE)[..., None], digests, 0).astype(np.uint8)
+        return np.where(np.isin(states, STANDS)[..., None], digests, 0).astype(np.uint8)
 
     def _heads(self) -> tuple[np.ndarray[Any, np.dtype[np.int8]], np.ndarray[Any, np.dtype[np.uint8]]]:
         texts = self._texts[:]
@@ -125,11 +150,20 @@ class Ledger:
 
     def record(self, row: int, column: int, entry: Entry) -> None:
         """Write an entry in one piece."""
-        self._texts[row, column] = f"{entry.state} {entry.digest}\n{json.dumps(asdict(entry))}"
+        self._texts[row, column] = f"{entry.state} {_identity(entry)}\n{json.dumps(asdict(entry))}"
 
 
 def _entry(text: str) -> Entry:
     if not text:
         return Entry(MISSING)
     facts = json.loads(text.partition("\n")[2])
-    return Entry(**{**facts, "items": tuple(facts["items"])})
+    failed = tuple(FailedRead(**{**one, "window": tuple(one["window"])}) for one in facts["failed_reads"])
+    return Entry(**{**facts, "items": tuple(facts["items"]), "failed_reads": failed})
+
+
+def _identity(entry: Entry) -> str:
+    if entry.state != GAPS:
+        return entry.digest
+    return hashlib.sha256(
+        json.dumps([entry.digest, [asdict(read) for read in entry.failed_reads]]).encode()
+    ).hexdigest()

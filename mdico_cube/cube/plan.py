@@ -19,6 +19,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 from shapely import STRtree
 
+from mdico_cube.cube.access import Access
 from mdico_cube.cube.catalog import CatalogFile, load_catalog, source_for
 from mdico_cube.cube.duplicates import item_time, newest
 from mdico_cube.cube.grid import Shard, grid_for, shards
@@ -29,7 +30,7 @@ from mdico_cube.cube.read import check_assets
 from mdico_cube.cube.search import adopt_keys, catalog_href, longitude, search_items
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
-from mdico_cube.recipe import Recipe, Reducer, Source
+from mdico_cube.recipe import ReadSection, Recipe, Reducer, Source
 from mdico_cube.sensors.quality import hidden_by
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.sensors.sensor import Radiometry, Sensor
@@ -61,7 +62,10 @@ class LayerPlan:
     """With the recipe's bands."""
     steps: tuple[str, ...]
     source: Source
-    signing: str
+    access: Access
+    """How the catalog's files are reached."""
+    reading: ReadSection
+    """How long to go on after faults."""
     reducer: Reducer
     scenes: tuple[Scene, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -273,7 +277,7 @@ def _plan_layer(
     inside = {scene.item.id for scene in scenes}
     left_out |= {item.id: "outside the period in local solar time" for item in items if item.id not in inside}
     reducer = recipe.modalities[modality.name].reducer or sensor.reducer
-    layer = LayerPlan(sensor, modality, steps, source, catalog.signing, reducer, scenes, left_out)
+    layer = LayerPlan(sensor, modality, steps, source, catalog.access, recipe.read, reducer, scenes, left_out)
     check_assets([scene.item for scene in scenes], (*layer.assets, *layer.quality_assets))
     return layer
 

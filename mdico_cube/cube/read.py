@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,7 +13,12 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning
 
+from mdico_cube.cube.access import Access
+from mdico_cube.cube.address import shown
+from mdico_cube.cube.driver import FileDriver
+from mdico_cube.cube.ledger import FailedRead
 from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import ReadSection
 from mdico_cube.spec import Array
 
 NOT_RASTER = ("zarr", "json", "xml", "text/", "parquet", "zip", "pdf")
@@ -23,25 +26,6 @@ NOT_RASTER = ("zarr", "json", "xml", "text/", "parquet", "zip", "pdf")
 
 # When several threads warp at once, rasterio now and then looks at its own target before it is georeferenced.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.warp")
-# A file that cannot be read is named once, by the error raised here; its address may carry a signature.
-logging.getLogger("odc.loader._rio").addFilter(lambda record: not record.msg.startswith("Failed to load"))
-
-
-def signer(signing: str) -> Callable[[str], str] | None:
-    """What signs an asset's address at the moment it is read; None where nothing needs signing.
-
-    Raises:
-        MdicoError: the package that signs is not installed.
-    """
-    if signing == "none":
-        return None
-    try:
-        sign: Callable[[str], str] = import_module("planetary_computer").sign
-    except ImportError as error:
-        raise MdicoError(
-            "the Planetary Computer signs its addresses: pip install 'mdico-cube[planetary-computer]'."
-        ) from error
-    return sign
 
 
 def open_scenes(
@@ -52,11 +36,16 @@ def open_scenes(
     dtype: str,
     nodata: float | None,
     resampling: Mapping[str, str],
-    signing: str = "none",
+    access: Access | None = None,
+    reading: ReadSection | None = None,
+    failed: list[FailedRead] | None = None,
     chunks: dict[str, int | Literal["auto"]] | None = None,
     threads: int = 1,
 ) -> xr.Dataset:
     """Scenes as a Dataset of (time, y, x) per asset: one plane per item, in the order given, in the source's counts.
+
+    Addresses are signed, and faults waited out, at the moment each file is read: also in a lazy Dataset that is
+    computed hours later.
 
     Args:
         items: scenes that touch the geobox.
@@ -65,14 +54,20 @@ def open_scenes(
         dtype: type the values are read as.
         nodata: source value that means no data; None takes what the item declares.
         resampling: asset key -> method.
-        signing: who signs the addresses.
+        access: how the catalog's files are reached; None = as they are.
+        reading: how long to go on after faults; None takes the defaults.
+        failed: filled with the reads that failed for good, whose pixels then mean nothing; None raises instead.
         chunks: lazy Dask chunks; None reads now.
         threads: files read at once when reading now.
 
     Raises:
-        MdicoError: an item lacks an asset.
+        MdicoError: an item lacks an asset, or a secret that the catalog file names is not set.
+        ReadFault: a file cannot be read (when reading now or computing) and `failed` is None.
     """
     check_assets(items, assets)
+    lazy = chunks is not None  # a graph is shipped around: what it carries stays small
+    names = {_address(item, key): (item.id, key) for item in items for key in assets} if not lazy else {}
+    driver = FileDriver(access or Access(), reading or ReadSection(), names, None if lazy else failed)
     return odc.stac.load(
         items,
         bands=list(assets),
@@ -83,9 +78,13 @@ def open_scenes(
         resampling=dict(resampling),
         chunks=chunks,
         pool=threads,
-        patch_url=signer(signing),
+        driver=driver,
         fail_on_error=True,
     )
+
+
+def _address(item: pystac.Item, key: str) -> str:
+    return item.assets[key].get_absolute_href() or item.assets[key].href
 
 
 def read_scenes(
@@ -96,53 +95,44 @@ def read_scenes(
     dtype: str,
     nodata: float | None,
     resampling: Mapping[str, str],
-    signing: str,
-    threads: int,
+    access: Access | None = None,
+    reading: ReadSection | None = None,
+    failed: list[FailedRead] | None = None,
+    threads: int = 1,
 ) -> Array:
     """Raw values (item, asset, y, x); see `open_scenes`.
 
     Raises:
-        MdicoError: a file cannot be read; the text names item and asset.
+        MdicoError: a file cannot be read and `failed` is None; the text names item and asset.
     """
-
-    def load(some: Sequence[pystac.Item], keys: Sequence[str]) -> xr.Dataset:
-        return open_scenes(
-            some, keys, geobox, dtype=dtype, nodata=nodata, resampling=resampling, signing=signing, threads=threads
-        )
-
-    try:
-        scenes = load(items, assets)
-    except MdicoError:
-        raise
-    except Exception as error:  # GDAL, network and odc errors have no common class: find the file and name it
-        raise MdicoError(_culprit(items, assets, load, error)) from error
+    wrong: list[FailedRead] = [] if failed is None else failed
+    scenes = open_scenes(
+        items,
+        assets,
+        geobox,
+        dtype=dtype,
+        nodata=nodata,
+        resampling=resampling,
+        access=access,
+        reading=reading,
+        failed=wrong,
+        threads=threads,
+    )
+    if failed is None and wrong:
+        raise MdicoError(unreadable(items, wrong))
     return np.stack([scenes[key].values for key in assets], axis=1)
 
 
-def _culprit(
-    items: Sequence[pystac.Item],
-    assets: Sequence[str],
-    load: Callable[[Sequence[pystac.Item], Sequence[str]], xr.Dataset],
-    first: Exception,
-) -> str:
-    """The sentence that names the file behind a failed read: each is tried alone."""
-    for item in items:
-        for key in assets:
-            try:
-                load([item], [key])
-            except Exception as error:
-                address = item.assets[key].href.split("?")[0]
-                return (
-                    f"{item.collection_id}: item {item.id}, asset {key} cannot be read ({_plain(error)}) from "
-                    f"{address}. Repair or remove the file, then go on with --resume."
-                )
-    return f"{items[0].collection_id}: reading failed once ({_plain(first)}). Go on with --resume."
-
-
-def _plain(error: Exception) -> str:
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return (str(error).splitlines() or [type(error).__name__])[0].split("?")[0]
+def unreadable(items: Sequence[pystac.Item], failed: Sequence[FailedRead]) -> str:
+    """The sentence about reads that failed: it names the first file, and how many others there are."""
+    first = min(failed, key=lambda read: (read.item, read.asset))
+    item = next(item for item in items if item.id == first.item)
+    others = len({(read.item, read.asset) for read in failed}) - 1
+    return (
+        f"{item.collection_id}: item {item.id}, asset {first.asset} cannot be read ({first.error}) from "
+        f"{shown(_address(item, first.asset))}{f', and {others} more files' if others else ''}. Repair or remove the "
+        "file, then go on with --resume."
+    )
 
 
 def check_assets(items: Sequence[pystac.Item], assets: Sequence[str]) -> None:

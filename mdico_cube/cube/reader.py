@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 
 from mdico_cube.cube.coarse import CoarseLayer, interpolate, pixel_degrees
 from mdico_cube.cube.layer import layer_from
-from mdico_cube.cube.ledger import DONE, Ledger
+from mdico_cube.cube.ledger import STANDS, Ledger
 from mdico_cube.cube.shards import BlockReader, block_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Backend
@@ -159,7 +159,7 @@ class CubeReader:
         for name in modalities:
             self._check(name)
         for name in dict.fromkeys(part for one in modalities for part in self.rests_on(one)):
-            left = int((Ledger(self.path, name).states() != DONE).sum())
+            left = int((~np.isin(Ledger(self.path, name).states(), STANDS)).sum())
             if left:
                 raise MdicoError(f"{self.path}: {left} shards of {name} are not built. Run `mdico build --resume`.")
 

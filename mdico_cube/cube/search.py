@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import operator
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import pystac
 from odc.geo.geobox import GeoBox
@@ -19,6 +17,7 @@ from pystac.stac_io import DefaultStacIO
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 
+from mdico_cube.cube.address import is_remote, plain, shown
 from mdico_cube.cube.catalog import CatalogFile
 from mdico_cube.cube.duplicates import item_time
 from mdico_cube.errors import MdicoError, did_you_mean
@@ -27,7 +26,6 @@ from mdico_cube.spec import Period
 
 # pystac tells of every old field it could not bring up to date; none of them is read here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pystac\..*")
-REMOTE = ("http", "https", "s3", "gs", "az", "abfs")
 _WORDS: dict[str, Callable[[Any, Any], bool]] = {
     **{"eq": operator.eq, "neq": operator.ne, "lt": operator.lt, "lte": operator.le},
     **{"gt": operator.gt, "gte": operator.ge, "in": lambda came, wanted: came in wanted},
@@ -52,7 +50,7 @@ def search_items(
     if not items:
         when = f" between {span[0].date()} and {span[1].date()}" if span else ""
         raise MdicoError(
-            f"{source.collection}: no item in {_shown(href)} touches the area {_rounded(area)}{when}. "
+            f"{source.collection}: no item in {shown(href)} touches the area {_rounded(area)}{when}. "
             f"{_hint(href, is_api, source)}"
         )
     for item in items:
@@ -76,7 +74,7 @@ def first_items(catalog: CatalogFile, href: str, collection: str) -> Iterator[py
             item.make_asset_hrefs_absolute()
             yield item
     except (APIError, OSError) as error:
-        raise MdicoError(f"catalog {_shown(href)}: {collection} cannot be read ({_plain(error)}).") from error
+        raise MdicoError(f"catalog {shown(href)}: {collection} cannot be read ({plain(error)}).") from error
 
 
 def _is_api(catalog: CatalogFile, href: str) -> bool:
@@ -109,18 +107,18 @@ def landing_page(href: str) -> dict[str, Any]:
     Raises:
         MdicoError: it cannot be read or is no STAC.
     """
-    where = _shown(href)
+    where = shown(href)
     try:
         page = json.loads(DefaultStacIO().read_text(href))
     except json.JSONDecodeError as error:
         raise MdicoError(
-            f"catalog {_shown(href)}: is not JSON ({error.msg}). Give a STAC catalog.json or API."
+            f"catalog {shown(href)}: is not JSON ({error.msg}). Give a STAC catalog.json or API."
         ) from error
     except UnicodeDecodeError as error:
-        raise MdicoError(f"catalog {_shown(href)}: is not a text file. Give a STAC catalog.json or API.") from error
+        raise MdicoError(f"catalog {shown(href)}: is not a text file. Give a STAC catalog.json or API.") from error
     except Exception as error:  # every transport has its own: each means the same to the user
         raise MdicoError(
-            f"catalog {_shown(href)}: cannot be read ({_plain(error)}). Check the address and the network."
+            f"catalog {shown(href)}: cannot be read ({plain(error)}). Check the address and the network."
         ) from error
     if not isinstance(page, dict) or page.get("type") not in ("Catalog", "Collection") or "stac_version" not in page:
         kind = page.get("type", "no type") if isinstance(page, dict) else type(page).__name__
@@ -151,10 +149,10 @@ def _collection(href: str, source: Source) -> pystac.Catalog:
     except MdicoError:
         raise
     except Exception as error:  # pystac passes on whatever its reader met
-        raise MdicoError(f"catalog {_shown(href)}: a linked file cannot be read ({_plain(error)}).") from error
+        raise MdicoError(f"catalog {shown(href)}: a linked file cannot be read ({plain(error)}).") from error
     if source.collection not in children:
         raise MdicoError(
-            f"catalog {_shown(href)} has no collection {source.collection!r}: it has {', '.join(sorted(children))}. "
+            f"catalog {shown(href)} has no collection {source.collection!r}: it has {', '.join(sorted(children))}. "
             f"Set the modality's source.collection.{did_you_mean(source.collection, children)}"
         )
     return children[source.collection]
@@ -170,12 +168,12 @@ def _search(href: str, collection: str, **query: Any) -> Iterator[pystac.Item]:
         known = {one.id for one in client.get_collections()}
         if collection not in known:
             raise MdicoError(
-                f"catalog {_shown(href)} has no collection {collection!r}: it has {', '.join(sorted(known))}. "
+                f"catalog {shown(href)} has no collection {collection!r}: it has {', '.join(sorted(known))}. "
                 f"Set the modality's source.collection.{did_you_mean(collection, known)}"
             )
         yield from client.search(collections=[collection], **query).items()
     except APIError as error:
-        raise MdicoError(f"catalog {_shown(href)}: the search failed ({_plain(error)}). Try again later.") from error
+        raise MdicoError(f"catalog {shown(href)}: the search failed ({plain(error)}). Try again later.") from error
 
 
 def matches(item: pystac.Item, query: Mapping[str, Any]) -> bool:
@@ -218,13 +216,10 @@ def check_hrefs(item: pystac.Item, href: str) -> None:
     Raises:
         MdicoError: an asset's address is of a kind that is never read.
     """
-    remote = urlparse(href).scheme in REMOTE
     for key, asset in item.assets.items():
-        scheme = urlparse(asset.href).scheme
-        tricky = asset.href.startswith(("/vsi", "<")) or asset.href.lower().split("?")[0].endswith(".vrt")
-        if tricky or (remote and scheme not in REMOTE):
+        if not isplain(asset.href, remote=is_remote(href)):
             raise MdicoError(
-                f"{item.collection_id}: item {item.id}, asset {key} points to {_shown(asset.href)}, which a remote "
+                f"{item.collection_id}: item {item.id}, asset {key} points to {shown(asset.href)}, which a remote "
                 "catalog may not ask for. Only http(s), s3, gs and az addresses of plain files are read."
             )
 
@@ -242,16 +237,6 @@ def _hint(href: str, is_api: bool, source: Source) -> str:
 
 def _rounded(area: Geometry) -> list[float]:
     return [round(edge, 3) for edge in area.boundingbox.bbox]
-
-
-def _plain(error: Exception) -> str:
-    """An error's text without the queries of the addresses in it."""
-    return re.sub(r"\?[^\s'\")>]*", "", str(error))
-
-
-def _shown(href: str) -> str:
-    """An address without its query, where signatures live."""
-    return href.split("?")[0]
 
 
 def catalog_href(catalog: CatalogFile, href: str | None) -> str:

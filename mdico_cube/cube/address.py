@@ -1,0 +1,65 @@
+"""An asset's address in; whether it may be read, how GDAL spells it, and what of it may be shown out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+REMOTE = ("http", "https", "s3", "gs", "az", "abfs")
+"""Schemes that a remote catalog may use."""
+_VSI = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/"}
+_VSI |= {"az": "/vsiaz/", "abfs": "/vsiaz/"}
+_QUERY = re.compile(r"\?[^\s'\")>]*")
+_STRANGE = re.compile(r"[\x00-\x20\x7f<>\\]")
+
+
+def is_remote(address: str) -> bool:
+    """True for what is read over a network."""
+    return urlparse(address).scheme.lower() in REMOTE
+
+
+def is_plain(address: str, remote: bool) -> bool:
+    """True for the address of one plain file that may be read.
+
+    A remote catalog must not make us read this machine's files, nor open one dressed up as another: GDAL would follow
+    /vsi... prefixes, "scheme:" prefixes of its drivers and VRT files to anywhere.
+
+    Args:
+        address: where an asset is said to be.
+        remote: the catalog itself came over a network.
+    """
+    bare = unquote(unquote(address)).strip()
+    name = bare.split("?")[0].lower()
+    if bare.startswith(("/vsi", "<")) or "/vsi" in name.split("://")[0] or name.endswith(".vrt"):
+        return False
+    scheme = urlparse(address).scheme.lower()
+    if scheme in REMOTE:
+        return _STRANGE.search(address) is None and bool(urlparse(address).netloc)
+    drive = len(scheme) == 1  # of Windows
+    return not remote and (scheme in ("", "file") or drive)
+
+
+def host_of(address: str) -> str:
+    """The machine, bucket or account that is asked for a file; "" for a local one."""
+    parts = urlparse(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme.lower() in REMOTE else ""
+
+
+def gdal_path(address: str) -> str:
+    """How GDAL spells an address that `is_plain`."""
+    parts = urlparse(address)
+    scheme = parts.scheme.lower()
+    if scheme in _VSI:
+        return _VSI[scheme] + address.split("://", 1)[1]
+    return str(Path(unquote(parts.path))) if scheme == "file" else address
+
+
+def shown(address: str) -> str:
+    """An address without its query, where signatures live, and without a user's name and password."""
+    return re.sub(r"://[^/@]*@", "://", address.split("?")[0].split("#")[0])
+
+
+def plain(error: object) -> str:
+    """A text without the queries of the addresses in it."""
+    return re.sub(r"://[^/@\s]*@", "://", _QUERY.sub("", str(error)))

@@ -1,0 +1,123 @@
+"""odc-loader's door for readers: one asset and a grid in, its pixels on that grid out, reached anew at every read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+from odc.loader import _rio
+from odc.loader._reader import pick_overview, resolve_band_query
+from odc.loader.types import MDParser, RasterLoadParams, RasterSource
+from rasterio import band as band_of
+from rasterio.env import Env
+from rasterio.io import DatasetReader
+from rasterio.session import DummySession
+
+from mdico_cube.cube.access import WEB_OPTIONS, Access, Reach
+from mdico_cube.cube.address import is_remote
+from mdico_cube.cube.ledger import FailedRead
+from mdico_cube.cube.patience import ReadFault, persist
+from mdico_cube.recipe import ReadSection
+from mdico_cube.spec import Array
+
+RASTERS = ["GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID"]
+"""GDAL's drivers that may open a file: a VRT, a virtual mosaic or a web service dressed up as .tif is refused."""
+Placed = tuple[tuple[slice, slice], Array]
+"""Where on the grid, and the pixels there."""
+_NOTHING = (slice(0, 0), slice(0, 0))
+
+
+@dataclass
+class FileDriver:
+    """odc.loader's ReaderDriver for files that are signed, retried and accounted for one read at a time."""
+
+    access: Access = field(default_factory=Access)
+    reading: ReadSection = field(default_factory=ReadSection)
+    names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Address -> (item id, asset key)."""
+    failed: list[FailedRead] | None = None
+    """Filled with reads that failed for good, whose pixels then count as no data; None raises ReadFault."""
+    hopeless: bool = False
+    """True where one failed read makes the whole block fail: what comes after it is tried once only."""
+    md_parser: MDParser | None = None
+    dask_reader: None = None
+    aux_reader: None = None
+
+    def new_load(self, geobox: GeoBox, *, chunks: dict[str, int] | None = None) -> None:
+        """Nothing is shared between the reads of a load."""
+
+    def finalise_load(self, load_state: None) -> None:
+        """Nothing is left open."""
+
+    def capture_env(self) -> dict[str, Any]:
+        """The caller's GDAL settings do not matter: each read has its own."""
+        return {}
+
+    @contextmanager
+    def restore_env(self, env: dict[str, Any], load_state: None) -> Iterator[None]:
+        """GDAL's settings while this thread reads; the caller's own are back afterwards."""
+        with Env(DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=WEB_OPTIONS["GDAL_DISABLE_READDIR_ON_OPEN"]):
+            yield
+
+    def open(self, src: RasterSource, ctx: None) -> FileReader:
+        """A reader of one asset; nothing is opened yet."""
+        return FileReader(src, self)
+
+
+@dataclass
+class FileReader:
+    """odc.loader's RasterReader of one asset."""
+
+    source: RasterSource
+    driver: FileDriver
+
+    def read(
+        self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: Array | None = None, selection: Any = None
+    ) -> Placed:
+        """Pixels of the part of the grid that the asset covers.
+
+        Raises:
+            ReadFault: the file cannot be read, and the driver keeps no list of such reads.
+        """
+        driver, uri = self.driver, self.source.uri
+
+        def once(reach: Reach, again: bool) -> Placed:
+            if not is_remote(uri):
+                return read_file(reach.path, self.source, cfg, dst_geobox, dst, selection)
+            # What GDAL remembers of a failed try is wrong: an empty size, half a body.
+            fresh = {"CPL_VSIL_CURL_NON_CACHED": "/vsi"} if again else {}
+            with Env(reach.session, **reach.options, **fresh):
+                return read_file(reach.path, self.source, cfg, dst_geobox, dst, selection)
+
+        try:
+            return persist(once, uri, driver.access, driver.reading, not (driver.hopeless and driver.failed))
+        except ReadFault as error:
+            if driver.failed is None:
+                raise
+            item, asset = driver.names.get(uri, ("", ""))
+            left, bottom, right, top = (float(edge) for edge in dst_geobox.boundingbox.bbox)
+            driver.failed.append(FailedRead(item, asset, (left, bottom, right, top), error.fault.text[:400]))
+            return _NOTHING, np.empty((0, 0), dtype=cfg.dtype)
+
+
+def read_file(
+    path: str, source: RasterSource, cfg: RasterLoadParams, geobox: GeoBox, dst: Array | None, selection: Any
+) -> Placed:
+    """Pixels of one file on a grid: copied where the grids agree, else warped, from an overview where one is enough."""
+    slack = 0.9 if cfg.nearest else 0.05
+    with DatasetReader(path, driver=RASTERS, sharing=False) as file:
+        bands = resolve_band_query(source, file.count, selection=selection)
+        overlap = _rio._reproject_info_from_rio(file, geobox, ttol=slack)
+        level = None
+        if cfg.use_overviews and overlap.read_shrink > 1:
+            level = pick_overview(overlap.read_shrink, file.overviews(bands if isinstance(bands, int) else bands[0]))
+        if level is None:
+            placed: Placed = _rio._do_read(band_of(file, bands), cfg, geobox, overlap, dst=dst)
+            return placed
+        with DatasetReader(path, driver=RASTERS, sharing=False, overview_level=level) as small:
+            placed = _rio._do_read(band_of(small, bands), cfg, geobox, overlap, dst=dst)
+            return placed
