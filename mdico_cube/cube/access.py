@@ -1,4 +1,4 @@
-"""What a catalog says about reaching its files in; signed addresses and GDAL's settings out, made anew for every read."""
+"""How a catalog's files are reached in; signed addresses and GDAL's settings out, made anew for every read."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class TokenSection(Section):
     """Environment variable that holds the token."""
     url: str | None = None
     """Service that hands out tokens as JSON; asked again when a token has expired."""
-    form: dict[str, str] = {}
+    form: Annotated[dict[str, str], Field(default_factory=dict)]
     """Fields posted to the service; a value "$NAME" is taken from that environment variable. Empty = a plain GET."""
-    field: str = "access_token"
+    answer: str = "access_token"
     """Where the token stands in the service's answer."""
     send: Literal["bearer", "header", "query"] = "bearer"
     """How it goes along: as Authorization: Bearer, as a header, or appended to the address."""
@@ -219,7 +219,7 @@ def token_of(token: TokenSection, newer: float = 0.0) -> str:
             return secret
         answer = _ask(token)
         life = float(answer.get("expires_in") or _TOKEN_LIFE)
-        secret = str(answer[token.field])
+        secret = str(answer[token.answer])
         _TOKENS[token.url] = (now, now + max(life - 60, life / 2), secret)
         return secret
 
@@ -241,8 +241,10 @@ def _ask(token: TokenSection) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise ConnectionError(f"{shown(token.url)} hands out no token: {plain(error)}") from None
-    if not isinstance(answer, dict) or token.field not in answer:
-        raise MdicoError(f"{shown(token.url)}: its answer has no {token.field!r}. Set token.field in the catalog file.")
+    if not isinstance(answer, dict) or token.answer not in answer:
+        raise MdicoError(
+            f"{shown(token.url)}: its answer has no {token.answer!r}. Set token.answer in the catalog file."
+        )
     return answer
 
 

@@ -20,7 +20,7 @@ from rasterio.session import DummySession
 from mdico_cube.cube.access import WEB_OPTIONS, Access, Reach
 from mdico_cube.cube.address import is_remote
 from mdico_cube.cube.ledger import FailedRead
-from mdico_cube.cube.patience import ReadFault, persist
+from mdico_cube.cube.patience import ReadError, persist
 from mdico_cube.recipe import ReadSection
 from mdico_cube.spec import Array
 
@@ -40,7 +40,7 @@ class FileDriver:
     names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Address -> (item id, asset key)."""
     failed: list[FailedRead] | None = None
-    """Filled with reads that failed for good, whose pixels then count as no data; None raises ReadFault."""
+    """Filled with reads that failed for good, whose pixels then count as no data; None raises ReadError."""
     hopeless: bool = False
     """True where one failed read makes the whole block fail: what comes after it is tried once only."""
     md_parser: MDParser | None = None
@@ -81,7 +81,7 @@ class FileReader:
         """Pixels of the part of the grid that the asset covers.
 
         Raises:
-            ReadFault: the file cannot be read, and the driver keeps no list of such reads.
+            ReadError: the file cannot be read, and the driver keeps no list of such reads.
         """
         driver, uri = self.driver, self.source.uri
 
@@ -95,7 +95,7 @@ class FileReader:
 
         try:
             return persist(once, uri, driver.access, driver.reading, not (driver.hopeless and driver.failed))
-        except ReadFault as error:
+        except ReadError as error:
             if driver.failed is None:
                 raise
             item, asset = driver.names.get(uri, ("", ""))

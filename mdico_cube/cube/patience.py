@@ -24,7 +24,7 @@ _SAID: set[str] = set()
 """Sentences about refused credentials that this process has said already."""
 
 
-class ReadFault(Exception):
+class ReadError(Exception):
     """A read that failed for good."""
 
     def __init__(self, fault: Fault) -> None:
@@ -47,7 +47,7 @@ def persist(
         patient: False gives up at the first passing fault.
 
     Raises:
-        ReadFault: it failed for good.
+        ReadError: it failed for good.
         MdicoError: a secret is missing, so that no read of this kind can work.
     """
     host = host_of(address)
@@ -71,7 +71,7 @@ def persist(
             if fault.kind == "refused":
                 fault = Fault("refused", f"{fault.text}: the credentials are refused. {access.hint(address)}")
                 _say_once(f"{host}: {fault.text}")
-            raise ReadFault(fault) from None
+            raise ReadError(fault) from None
         time.sleep(pause)
 
 

@@ -62,7 +62,7 @@ def open_scenes(
 
     Raises:
         MdicoError: an item lacks an asset, or a secret that the catalog file names is not set.
-        ReadFault: a file cannot be read (when reading now or computing) and `failed` is None.
+        ReadError: a file cannot be read (when reading now or computing) and `failed` is None.
     """
     check_assets(items, assets)
     lazy = chunks is not None  # a graph is shipped around: what it carries stays small

@@ -17,7 +17,7 @@ from pystac.stac_io import DefaultStacIO
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 
-from mdico_cube.cube.address import is_remote, plain, shown
+from mdico_cube.cube.address import is_plain, is_remote, plain, shown
 from mdico_cube.cube.catalog import CatalogFile
 from mdico_cube.cube.duplicates import item_time
 from mdico_cube.errors import MdicoError, did_you_mean
@@ -217,7 +217,7 @@ def check_hrefs(item: pystac.Item, href: str) -> None:
         MdicoError: an asset's address is of a kind that is never read.
     """
     for key, asset in item.assets.items():
-        if not isplain(asset.href, remote=is_remote(href)):
+        if not is_plain(asset.href, remote=is_remote(href)):
             raise MdicoError(
                 f"{item.collection_id}: item {item.id}, asset {key} points to {shown(asset.href)}, which a remote "
                 "catalog may not ask for. Only http(s), s3, gs and az addresses of plain files are read."
