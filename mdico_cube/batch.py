@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,5 +31,27 @@ class Batch:
             None if self.target is None else self.target.to(device, non_blocking=True),
         )
 
+    def rows(self, start: int, stop: int) -> Batch:
+        """Windows start to stop of this batch, without copying."""
+        return Batch(
+            {name: image[start:stop] for name, image in self.images.items()},
+            {name: mask[start:stop] for name, mask in self.valid.items()},
+            None if self.target is None else self.target[start:stop],
+        )
+
     def __len__(self) -> int:
         return next(iter(self.images.values())).shape[0]
+
+
+class Batches(Protocol):
+    """What feeds a trainer: one pass over it is one epoch."""
+
+    @property
+    def dataset(self) -> Any:
+        """What the batches are drawn from; its length is the number of windows."""
+
+    def __len__(self) -> int:
+        """How many batches there are."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of one epoch."""

@@ -33,10 +33,11 @@ from mdico_cube.maps.precision import record_bf16_loss
 from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores, Scores
 from mdico_cube.maps.write import is_stale, map_path, write_map
-from mdico_cube.patches.dataset import StoredWindows, make_loader
+from mdico_cube.patches.dataset import make_loader
 from mdico_cube.patches.extract import check_origin, extract_samples
 from mdico_cube.patches.labels import rasterize_labels
 from mdico_cube.patches.samples import open_samples
+from mdico_cube.patches.sources import StoredWindows
 from mdico_cube.patches.splits import TEST, TRAIN, VALIDATION
 from mdico_cube.progress import say
 from mdico_cube.recipe import Recipe, load_recipe

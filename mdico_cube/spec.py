@@ -60,12 +60,17 @@ class Storage:
             return ~np.isnan(stored)
         return np.not_equal(stored, np.dtype(self.dtype).type(self.missing))
 
-    def unpack(self, stored: Array) -> tuple[Floats, Bools]:
-        """Stored values to (physical float32 with 0 where missing, True where observed), both of the input's shape."""
+    def unpack(self, stored: Array, out: Floats | None = None) -> tuple[Floats, Bools]:
+        """Stored values to (physical float32 with 0 where missing, True where observed), both of the input's shape.
+
+        `out` receives the physical values where it is given.
+        """
         observed = self.observed(stored)
         if self.dtype == "float32":
-            return np.where(observed, stored, np.float32(0)), observed
-        values = np.multiply(stored, np.float32(self.scale), dtype=np.float32)
+            values = np.empty(stored.shape, dtype=np.float32) if out is None else out
+            values[...] = np.where(observed, stored, np.float32(0))
+            return values, observed
+        values = np.multiply(stored, np.float32(self.scale), out=out, dtype=np.float32)
         values *= observed
         return values, observed
 

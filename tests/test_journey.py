@@ -17,6 +17,7 @@ from toy_world import toy_counts
 
 import mdico_cube as mdico
 from mdico_cube import cli
+from mdico_cube.patches.sources import gather
 
 
 class Door:
@@ -181,11 +182,11 @@ def test_training_sees_only_the_folds_of_its_protocol(
     with pytest.raises(KeyboardInterrupt):
         mdico.train(recipe)
     for loader, folds in zip(seen, (learn, stop), strict=True):
-        stored, target = loader.dataset.source.gather(np.arange(len(loader.dataset)))
+        stored = gather(loader.dataset.source, np.arange(len(loader.dataset)))
         rows = store.where(*folds)
         for name, values in stored.items():
             np.testing.assert_array_equal(values, np.asarray(store.array(name)[:])[rows])
-        np.testing.assert_array_equal(target, np.asarray(store.array("target")[:])[rows])
+        np.testing.assert_array_equal(loader.dataset.source.target, np.asarray(store.array("target")[:])[rows])
 
 
 def test_scores_need_samples_of_this_cube_and_labels(recipe_facts: dict[str, Any]) -> None:

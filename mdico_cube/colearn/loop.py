@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassF1Score
 
-from mdico_cube.batch import UNLABELLED, Batch
+from mdico_cube.batch import UNLABELLED, Batch, Batches
 from mdico_cube.colearn.method import CoLearner
 from mdico_cube.colearn.trained import Row
 from mdico_cube.recipe import TrainSection
@@ -32,7 +31,7 @@ class EpochLoader:
     wait: float = 0.0
     """Seconds this epoch spent waiting for batches."""
 
-    def __init__(self, loader: DataLoader[Batch], seed: int) -> None:
+    def __init__(self, loader: Batches, seed: int) -> None:
         self.loader = loader
         self.seed = seed
 
@@ -51,7 +50,7 @@ class EpochLoader:
     def _reseed(self) -> None:
         state = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
         pl.seed_everything(state, workers=True, verbose=False)
-        for owner in (self.loader, self.loader.sampler, self.loader.batch_sampler):
+        for owner in (self.loader, *(getattr(self.loader, name, None) for name in ("sampler", "batch_sampler"))):
             generator = getattr(owner, "generator", None)
             if isinstance(generator, torch.Generator):
                 generator.manual_seed(state)

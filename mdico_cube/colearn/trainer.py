@@ -13,9 +13,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch.utils.data import DataLoader
 
-from mdico_cube.batch import Batch
+from mdico_cube.batch import Batches
 from mdico_cube.colearn.checkpoint import finished, identity_of, load, prepare, restore
 from mdico_cube.colearn.disk import disk_faults
 from mdico_cube.colearn.loop import EpochLoader, Loop
@@ -36,8 +35,8 @@ def fit(
     inputs: dict[str, InputSpec],
     legend: Sequence[LabelClass],
     section: ColearnSection,
-    train: DataLoader[Batch],
-    validation: DataLoader[Batch],
+    train: Batches,
+    validation: Batches,
     class_counts: Sequence[int],
     folder: Path,
     seed: int,
@@ -71,7 +70,7 @@ def fit(
     for title, loader in (("training", train), ("validation", validation)):
         if len(loader) == 0:
             raise MdicoError(f"{method}: the {title} set is empty. Widen the area or its share in the samples section.")
-    samples = len(train.dataset)  # type: ignore[arg-type]
+    samples = len(train.dataset)
     identity = identity_of(method, inputs, legend, section, class_counts, samples, seed)
     with disk_faults(folder), quiet(), isolate_rng():
         checkpoint = prepare(folder, identity, resume)
@@ -94,9 +93,7 @@ def fit(
     )
 
 
-def _run(
-    loop: Loop, validation: DataLoader[Batch], section: TrainSection, folder: Path, title: str, resumed: bool
-) -> None:
+def _run(loop: Loop, validation: Batches, section: TrainSection, folder: Path, title: str, resumed: bool) -> None:
     """The one call to Lightning."""
     trainer = _trainer(section, folder, [*_callbacks(section, folder), *watchers(title, section.epochs)])
     trainer.fit(

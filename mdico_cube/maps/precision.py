@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mdico_cube.colearn.bundle import add_scores, load_bundle
 from mdico_cube.colearn.fast import fast_form
 from mdico_cube.maps.predict import CHANGED, PIXELS
-from mdico_cube.patches.dataset import StoredWindows, to_batch
+from mdico_cube.patches.dataset import WindowDataset
 from mdico_cube.patches.samples import open_samples
+from mdico_cube.patches.sources import StoredWindows
 from mdico_cube.patches.splits import VALIDATION
 
 COUNTED = "bf16_pixels"
@@ -41,12 +41,11 @@ def bf16_loss(bundle: Path, samples: Path) -> tuple[float, int]:
     """(share of pixels whose class changes in bf16, observed pixels it was counted on) over the validation windows."""
     loaded = load_bundle(bundle)
     name = loaded.config.modality
-    windows = StoredWindows(open_samples(samples), (VALIDATION,), (name,))
+    windows = WindowDataset(StoredWindows(open_samples(samples), (VALIDATION,), (name,)))
     exact, rough = fast_form(loaded.model), fast_form(loaded.model, "bf16")
     changed = pixels = 0
     for start in range(0, len(windows), PIXELS):
-        stored, _ = windows.gather(np.arange(start, min(start + PIXELS, len(windows))))
-        batch = to_batch(stored, None, windows.modalities)
+        batch = windows.__getitems__(list(range(start, min(start + PIXELS, len(windows)))))
         values = batch.images[name].permute(1, 2, 0, 3, 4).flatten(2)  # (T, C, N)
         valid = batch.valid[name].transpose(0, 1).flatten(1)  # (T, N)
         seen = valid.any(dim=0)

@@ -1,147 +1,222 @@
-"""Windows in, Batch out: from the samples store, or straight from the cube; no Dask between disk and trainer."""
+"""Windows in, Batch out: a map-style dataset and the loader of the trainer; no Dask between disk and trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from math import prod
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from mdico_cube.batch import UNLABELLED as UNLABELLED_TARGET
 from mdico_cube.batch import Batch
-from mdico_cube.patches.extract import cut_group, group_windows
-from mdico_cube.patches.samples import SampleStore
-from mdico_cube.patches.windows import Ints, Windows
+from mdico_cube.errors import MdicoError
+from mdico_cube.patches.order import Pool, epoch_pools
+from mdico_cube.patches.sources import Part, WindowSource
+from mdico_cube.patches.windows import Ints
 from mdico_cube.schema import UNLABELLED
-from mdico_cube.spec import Array, Modality
+from mdico_cube.spec import Array, Modality, Storage
 
+BUFFER = 64
+"""Megabytes of physical values held at one time for shuffling."""
+_MOST = 65536  # windows of a pool, however small they are
+_SLAB = 1 << 19  # values unpacked at one time: they stay in the processor's cache
 
-class WindowSource(Protocol):
-    """Where stored windows come from."""
-
-    modalities: dict[str, Modality]
-
-    def __len__(self) -> int:
-        """How many windows there are."""
-
-    def gather(self, index: Ints) -> tuple[dict[str, Array], Array | None]:
-        """Stored values (N, T, C, h, w) per modality and the stored target (N, h, w) of these windows, in order."""
-
-
-class StoredWindows:
-    """Windows of a samples store, held in memory as they are stored (2 bytes a value)."""
-
-    def __init__(self, store: SampleStore, folds: Sequence[int], modalities: Sequence[str]) -> None:
-        rows = store.where(*folds)
-        self.modalities = {name: store.inputs[name].modality for name in modalities}
-        self._values = {name: np.asarray(store.array(name).oindex[rows]) for name in modalities}
-        self._target = np.asarray(store.array("target").oindex[rows])
-
-    def __len__(self) -> int:
-        return len(self._target)
-
-    def gather(self, index: Ints) -> tuple[dict[str, Array], Array | None]:
-        """See WindowSource."""
-        return {name: values[index] for name, values in self._values.items()}, self._target[index]
-
-
-@dataclass(frozen=True)
-class CubeWindows:
-    """Windows read from the cube when they are needed; each chunk is decoded once per call."""
-
-    cube: Path
-    windows: Windows
-    modalities: dict[str, Modality]
-    chunk: int
-    target: Array | None = None
-    """(N, side, side) stored class index, 255 = unlabelled."""
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def gather(self, index: Ints) -> tuple[dict[str, Array], Array | None]:
-        """See WindowSource."""
-        chosen = self.windows.take(index)
-        out: dict[str, Array] = {}
-        for group in group_windows(chosen, self.chunk):
-            y, x = chosen.y[group.index], chosen.x[group.index]
-            for name, part in cut_group(self.cube, group, y, x, chosen.side, tuple(self.modalities)).items():
-                if name not in out:
-                    out[name] = np.empty((len(index), *part.shape[1:]), dtype=part.dtype)
-                out[name][group.index] = part
-        return out, None if self.target is None else self.target[index]
+Augment = Callable[[Batch, np.random.Generator], Batch]
+"""A batch and where to draw from, to a batch of the same windows, changed."""
 
 
 class WindowDataset(Dataset[Batch]):
-    """Map-style dataset whose item is a whole Batch: torch hands it a list of indices."""
+    """Map-style: an item is a whole Batch, of one window, of a list of windows, or of a pool."""
 
-    def __init__(self, source: WindowSource) -> None:
+    def __init__(self, source: WindowSource, augment: Augment | None = None) -> None:
         self.source = source
+        self.augment = augment
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, index: int) -> Batch:
-        return self.__getitems__([index])
+    def __getitem__(self, index: int | Pool) -> Batch:
+        if not isinstance(index, Pool):
+            return self.__getitems__([index])
+        batch = self._read(index.index)
+        if self.augment is None or index.seed is None:
+            return batch
+        return self.augment(batch, np.random.default_rng([*index.seed, 1]))
 
     def __getitems__(self, index: list[int]) -> Batch:
         """The windows at these indices as one Batch."""
-        stored, target = self.source.gather(np.asarray(index, dtype=np.int64))
-        return to_batch(stored, target, self.source.modalities)
+        return self._read(np.asarray(index, dtype=np.int64))
+
+    def _read(self, index: Ints) -> Batch:
+        source = self.source
+        images, valid = unpack_parts(source.parts(index), len(index), source.modalities, source.shapes)
+        return Batch(images, valid, None if source.target is None else _classes(source.target[index]))
 
 
-def to_batch(stored: dict[str, Array], target: Array | None, modalities: dict[str, Modality]) -> Batch:
-    """Stored windows (N, T, C, h, w) to physical values with masks, and the target with -1 = unlabelled."""
-    images, valid = {}, {}
-    for name, values in stored.items():
-        physical, observed = modalities[name].storage.unpack(values)
-        images[name] = torch.from_numpy(physical)
-        valid[name] = torch.from_numpy(observed.all(axis=2))  # (N, T, h, w)
-    if target is None:
-        return Batch(images, valid)
-    known = np.where(target == UNLABELLED, UNLABELLED_TARGET, target.astype(np.int64))
-    return Batch(images, valid, torch.from_numpy(known))
+def unpack_parts(
+    parts: Iterator[Part], count: int, modalities: dict[str, Modality], shapes: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Stored windows, part by part, to physical values (N, T, C, h, w) and masks (N, T, h, w), True = observed."""
+    images = {name: _empty((count, *shape), torch.float32) for name, shape in shapes.items()}
+    valid = {name: _empty((count, t, h, w), torch.bool) for name, (t, _, h, w) in shapes.items()}
+    for places, values in parts:
+        for name, stored in values.items():
+            out, mask = images[name].numpy(), valid[name].numpy()
+            _unpack(modalities[name].storage, stored, places, out, mask)
+    return images, valid
 
 
-class EpochShuffle(Sampler[int]):
-    """Every index once, in an order that depends on seed and epoch alone, so a resumed run sees the same batches."""
+def _unpack(storage: Storage, stored: Array, places: Ints, out: Array, mask: Array) -> None:
+    step = max(1, _SLAB // max(1, prod(stored.shape[1:])))
+    for start in range(0, len(places), step):
+        here, part = places[start : start + step], stored[start : start + step]
+        if len(here) == 1:
+            _, observed = storage.unpack(part, out[here[0]][None])
+        else:
+            physical, observed = storage.unpack(part)
+            out[here] = physical
+        mask[here] = np.logical_and.reduce(observed, axis=2)  # (n, T, h, w)
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.size, self.seed, self.epoch = size, seed, 0
 
-    def __len__(self) -> int:
-        return self.size
+def _empty(shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
+    """A tensor to be filled; in a worker it lies in shared memory at once, so that handing it over copies nothing."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=kind)
+    storage = torch.UntypedStorage._new_shared(prod(shape) * kind.itemsize)  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=kind).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]
+
+
+def _classes(target: Array) -> Tensor:
+    """Stored class index (N, h, w) to int64 with -1 = unlabelled."""
+    return torch.from_numpy(np.where(target == UNLABELLED, UNLABELLED_TARGET, target.astype(np.int64)))
+
+
+class EpochOrder(Sampler[Pool]):
+    """The pools of the epoch that the trainer names."""
+
+    def __init__(self, group: Ints, batch: int, buffer: int, seed: int | None) -> None:
+        self.group, self.batch, self.buffer, self.seed, self.epoch = group, batch, buffer, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """The trainer says which epoch begins."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[int]:
-        generator = np.random.default_rng([self.seed, self.epoch])
-        return iter(generator.permutation(self.size).tolist())
+    def __len__(self) -> int:
+        return len(epoch_pools(self.group, self.batch, self.buffer, self.seed, self.epoch))
+
+    def __iter__(self) -> Iterator[Pool]:
+        return iter(epoch_pools(self.group, self.batch, self.buffer, self.seed, self.epoch))
 
 
-def make_loader(source: WindowSource, batch: int, shuffle_seed: int | None = None) -> DataLoader[Batch]:
+class WindowLoader:
+    """Batches of a source, read ahead: by persistent worker processes, or by one thread where there are none.
+
+    The batches are the same for any number of workers.
+    """
+
+    def __init__(
+        self,
+        source: WindowSource,
+        batch: int,
+        seed: int | None = None,
+        workers: int = 0,
+        buffer: int = BUFFER,
+        augment: Augment | None = None,
+    ) -> None:
+        self.dataset = WindowDataset(source, augment)
+        self.workers = workers
+        held = min(_MOST, (buffer << 20) // _window_bytes(source))
+        self.order = EpochOrder(source.group, batch, held, seed)
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.order.batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        pools = self._by_workers() if self.workers else self._by_thread()
+        for pool, whole in zip(self.order, pools, strict=True):
+            for start, stop in zip(pool.cuts[:-1], pool.cuts[1:], strict=True):
+                yield whole.rows(start, stop)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The trainer says which epoch begins."""
+        self.order.set_epoch(epoch)
+
+    def _by_workers(self) -> Iterator[Batch]:
+        for found in self._processes:
+            if isinstance(found, MdicoError):
+                raise found
+            yield found
+
+    def _by_thread(self) -> Iterator[Batch]:
+        with ThreadPoolExecutor(1, thread_name_prefix="windows") as thread:
+            ahead = None
+            for pool in self.order:
+                then = thread.submit(self.dataset.__getitem__, pool)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = then
+            if ahead is not None:
+                yield ahead.result()
+
+    @cached_property
+    def _processes(self) -> DataLoader[Batch | MdicoError]:
+        return DataLoader(
+            _Told(self.dataset),
+            batch_size=None,
+            sampler=self.order,
+            num_workers=self.workers,
+            persistent_workers=True,
+            prefetch_factor=2,
+            collate_fn=_as_is,
+        )
+
+
+class _Told(Dataset["Batch | MdicoError"]):
+    """A dataset whose faults cross the border of a process as they are, one sentence each."""
+
+    def __init__(self, dataset: WindowDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Pool) -> Batch | MdicoError:
+        try:
+            return self.dataset[index]
+        except MdicoError as error:
+            return error
+
+
+def make_loader(
+    source: WindowSource,
+    batch: int,
+    shuffle_seed: int | None = None,
+    workers: int = 0,
+    buffer: int = BUFFER,
+    augment: Augment | None = None,
+) -> WindowLoader:
     """Batches of a source: shuffled by seed and epoch for training, in order for validation.
 
-    In training a last batch that is not full is dropped, since batch normalisation needs company.
+    Args:
+        source: where the windows come from.
+        batch: windows of one batch, at most.
+        shuffle_seed: of the order and the augmentation; None for validation.
+        workers: processes that read; 0 reads in a thread of this process.
+        buffer: megabytes of physical values held at one time for shuffling.
+        augment: what happens to training batches.
     """
-    dataset = WindowDataset(source)
-    train = shuffle_seed is not None
-    sampler = EpochShuffle(len(dataset), shuffle_seed) if shuffle_seed is not None else None
-    return DataLoader(
-        dataset,
-        batch_size=batch,
-        sampler=sampler,
-        drop_last=train and len(dataset) >= batch,
-        collate_fn=_as_is,
-    )
+    return WindowLoader(source, batch, shuffle_seed, workers, buffer, augment)
 
 
-def _as_is(batch: Any) -> Batch:
-    assert isinstance(batch, Batch)
-    return batch
+def _window_bytes(source: WindowSource) -> int:
+    return max(1, sum(4 * prod(shape) for shape in source.shapes.values()))
+
+
+def _as_is(found: Any) -> Any:
+    return found

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mdico_cube.cube.store import writing
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.divide import make_split
 from mdico_cube.patches.samples import VERSION, origin, samples_attrs
+from mdico_cube.patches.sources import Group, cut, group_windows
 from mdico_cube.patches.splits import TRAIN, Split
 from mdico_cube.patches.stats import RunningStats
 from mdico_cube.patches.windows import Ints, Windows, candidate_windows, draw_windows
@@ -31,17 +32,6 @@ from mdico_cube.schema import UNLABELLED
 from mdico_cube.spec import Array, BandStats, LabelClass
 
 _WAVE = 32  # groups of windows in one Dask call: bounds memory and graph, whatever the region
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Windows that lie in the same chunks of the cube, so that each chunk is decoded once."""
-
-    index: Ints
-    """Which windows."""
-    y: slice
-    x: slice
-    """Block of the cube that holds them all."""
 
 
 def extract_samples(
@@ -120,45 +110,20 @@ def check_origin(samples: Path, reader: CubeReader) -> None:
         )
 
 
-def group_windows(windows: Windows, chunk: int) -> list[Group]:
-    """Windows by the chunk that holds their first pixel, with the block of the cube that covers each group."""
-    side = max(chunk, windows.side)
-    key = (windows.y // side) * (1 << 32) + windows.x // side
-    order = np.argsort(key, kind="stable")
-    borders = np.flatnonzero(np.diff(key[order])) + 1
-    groups = []
-    for index in np.split(order, borders):
-        if index.size:
-            y, x = windows.y[index], windows.x[index]
-            groups.append(
-                Group(
-                    index,
-                    slice(int(y.min()), int(y.max()) + windows.side),
-                    slice(int(x.min()), int(x.max()) + windows.side),
-                )
-            )
-    return groups
-
-
 def cut_group(cube: Path, group: Group, y: Ints, x: Ints, side: int, modalities: Sequence[str]) -> dict[str, Array]:
     """Stored values (N, T, C, side, side) of the windows at rows y, columns x, per modality."""
     reader = open_reader(cube)
-    rows = (y - group.y.start)[:, None, None] + np.arange(side)[None, :, None]
-    columns = (x - group.x.start)[:, None, None] + np.arange(side)[None, None, :]
-    cut = {}
-    for name in modalities:
-        block = reader.stored(name, group.y, group.x)  # (T, C, h, w)
-        cut[name] = np.moveaxis(block[:, :, rows, columns], 2, 0)  # (N, T, C, side, side)
-    return cut
+    y, x = y - group.y.start, x - group.x.start
+    return {name: cut(reader.stored(name, group.y, group.x), y, x, side) for name in modalities}
 
 
 def _cut_all(
     cube: Path, groups: list[Group], windows: Windows, modalities: Sequence[str]
 ) -> Iterator[tuple[Group, dict[str, Array]]]:
-    cut = dask.delayed(cut_group, pure=False)
+    task = dask.delayed(cut_group, pure=False)
     for start in range(0, len(groups), _WAVE):
         wave = groups[start : start + _WAVE]
-        tasks = [cut(cube, g, windows.y[g.index], windows.x[g.index], windows.side, tuple(modalities)) for g in wave]
+        tasks = [task(cube, g, windows.y[g.index], windows.x[g.index], windows.side, tuple(modalities)) for g in wave]
         yield from zip(wave, dask.compute(*tasks, scheduler="threads"), strict=True)  # type: ignore[no-untyped-call]
 
 

@@ -15,11 +15,12 @@ from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.store import write_labels
 from mdico_cube.errors import MdicoError
-from mdico_cube.patches.dataset import CubeWindows, EpochShuffle, StoredWindows, make_loader
+from mdico_cube.patches.dataset import make_loader
 from mdico_cube.patches.divide import open_split
 from mdico_cube.patches.extract import extract_samples, split_path
 from mdico_cube.patches.labels import rasterize_labels
 from mdico_cube.patches.samples import SampleStore, open_samples
+from mdico_cube.patches.sources import CubeWindows, StoredWindows
 from mdico_cube.patches.stats import RunningStats
 from mdico_cube.patches.windows import Windows
 from mdico_cube.recipe import Recipe, SampleSection, parse_recipe
@@ -101,12 +102,11 @@ def test_a_batch_equals_direct_slicing(cube: Path, tmp_path: Path) -> None:
 
 
 def test_reading_the_cube_directly_gives_the_same_batches(cube: Path, tmp_path: Path) -> None:
-    store, reader = extracted(cube, tmp_path), open_reader(cube)
+    store = extracted(cube, tmp_path)
     rows = store.where(1)
     targets = np.asarray(store.array("target").oindex[rows])
-    modalities = {name: reader.modalities[name] for name in NAMES}
-    direct = CubeWindows(cube, windows_of(store).take(rows), modalities, reader.chunk, targets)
-    for one, two in zip(make_loader(StoredWindows(store, (1,), NAMES), 32, 7), make_loader(direct, 32, 7), strict=True):
+    direct = CubeWindows(cube, windows_of(store).take(rows), NAMES, targets)
+    for one, two in zip(make_loader(StoredWindows(store, (1,), NAMES), 32), make_loader(direct, 32), strict=True):
         for name in NAMES:
             assert torch.equal(one.images[name], two.images[name])
             assert torch.equal(one.valid[name], two.valid[name])
@@ -145,17 +145,6 @@ def test_running_statistics_do_not_depend_on_the_parts() -> None:
     np.testing.assert_allclose(whole.result().mean, parts.result().mean)
     np.testing.assert_allclose(whole.result().std, parts.result().std)
     assert whole.result().count == observed.sum()
-
-
-def test_the_shuffle_depends_on_seed_and_epoch_alone() -> None:
-    first, second = EpochShuffle(50, 3), EpochShuffle(50, 3)
-    assert list(first) == list(second)
-    assert sorted(first) == list(range(50))
-    second.set_epoch(1)
-    assert list(first) != list(second)
-    first.set_epoch(1)
-    assert list(first) == list(second)
-    assert list(EpochShuffle(50, 4)) != list(EpochShuffle(50, 3))
 
 
 def test_samples_are_refused_or_replaced(cube: Path, tmp_path: Path) -> None:

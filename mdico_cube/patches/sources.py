@@ -1,0 +1,209 @@
+"""A samples store or a cube in, the stored values of any windows out: every chunk is decoded once per request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from mdico_cube.cube.reader import CubeReader, open_reader
+from mdico_cube.cube.shards import ShardReader, shard_reader
+from mdico_cube.patches.samples import SampleStore
+from mdico_cube.patches.windows import Ints, Windows
+from mdico_cube.recipe import Backend
+from mdico_cube.spec import Array, Modality
+
+HELD = 1 << 30
+"""Samples stores up to so many bytes are held in memory, as they are stored."""
+_SMALL = 8  # sides below this are cut out all at once, larger ones window by window
+
+Part = tuple[Ints, dict[str, Array]]
+"""(n,) places in the request, and stored values (n, T, C, h, w) of each modality there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Windows that lie in the same chunks of the cube, so that each chunk is decoded once."""
+
+    index: Ints
+    """Which windows."""
+    y: slice
+    x: slice
+    """Block of the cube that holds them all."""
+
+
+class WindowSource(Protocol):
+    """Where stored windows come from."""
+
+    @property
+    def modalities(self) -> dict[str, Modality]:
+        """What each window holds."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """(T, C, h, w) of each modality."""
+
+    @property
+    def group(self) -> Ints:
+        """(N,) number of the chunk each window is read with."""
+
+    @property
+    def target(self) -> Array | None:
+        """(N, h, w) stored class index, 255 = unlabelled."""
+
+    def __len__(self) -> int:
+        """How many windows there are."""
+
+    def parts(self, index: Ints) -> Iterator[Part]:
+        """These windows, chunk by chunk: every place of the request in exactly one part."""
+
+
+class StoredWindows:
+    """Windows of a samples store: held in memory where they are few, else read chunk by chunk."""
+
+    def __init__(
+        self, store: SampleStore, folds: Sequence[int], modalities: Sequence[str], hold: bool | None = None
+    ) -> None:
+        self._rows = store.where(*folds)
+        self.modalities = {name: store.inputs[name].modality for name in modalities}
+        self._arrays = {name: store.array(name) for name in modalities}
+        self.shapes = {name: tuple(array.shape[1:]) for name, array in self._arrays.items()}
+        self.target: Array | None = np.asarray(store.array("target").oindex[self._rows])
+        size = sum(prod(self.shapes[n]) * array.dtype.itemsize for n, array in self._arrays.items()) * len(self._rows)
+        self._per_chunk = min((array.chunks[0] for array in self._arrays.values()), default=1)
+        self._readers: dict[str, ShardReader | None] = {n: shard_reader(array) for n, array in self._arrays.items()}
+        self._held: dict[str, Array] | None = None
+        if size <= HELD if hold is None else hold:
+            self._held = self._read_all()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def group(self) -> Ints:
+        """See WindowSource; windows in memory are shuffled freely."""
+        return np.arange(len(self)) if self._held is not None else self._rows // self._per_chunk
+
+    def parts(self, index: Ints) -> Iterator[Part]:
+        """See WindowSource."""
+        if self._held is not None:
+            yield np.arange(len(index)), {name: values[index] for name, values in self._held.items()}
+            return
+        rows = self._rows[index]
+        for places in _runs(rows // self._per_chunk):
+            wanted = rows[places]
+            span = slice(int(wanted.min()), int(wanted.max()) + 1)
+            read = {name: self._read(name, span) for name in self._arrays}
+            yield places, {name: values[wanted - span.start] for name, values in read.items()}
+
+    def _read(self, name: str, rows: slice) -> Array:
+        reader = self._readers[name]
+        if reader is None:
+            return np.asarray(self._arrays[name][rows])
+        return reader.read(rows, *(slice(0, side) for side in self.shapes[name]))
+
+    def _read_all(self) -> dict[str, Array]:
+        held = {n: np.empty((len(self), *self.shapes[n]), array.dtype) for n, array in self._arrays.items()}
+        for places, values in self.parts(np.arange(len(self))):
+            for name, stored in values.items():
+                held[name][places] = stored
+        return held
+
+
+@dataclass(frozen=True)
+class CubeWindows:
+    """Windows read from the cube when they are needed."""
+
+    cube: Path
+    windows: Windows
+    names: tuple[str, ...]
+    """Modalities."""
+    target: Array | None = None
+    """(N, side, side) stored class index, 255 = unlabelled."""
+    backend: Backend = "auto"
+
+    @property
+    def reader(self) -> CubeReader:
+        """The cube, opened once per process."""
+        return open_reader(self.cube, self.backend)
+
+    @cached_property
+    def modalities(self) -> dict[str, Modality]:
+        """See WindowSource."""
+        return {name: self.reader.modalities[name] for name in self.names}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """See WindowSource."""
+        sides = (self.windows.side, self.windows.side)
+        return {n: (len(self.reader.steps(n)), len(m.bands), *sides) for n, m in self.modalities.items()}
+
+    @cached_property
+    def group(self) -> Ints:
+        """See WindowSource."""
+        return chunk_numbers(self.windows, self.reader.chunk)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def parts(self, index: Ints) -> Iterator[Part]:
+        """See WindowSource."""
+        chosen, reader = self.windows.take(index), self.reader
+        for group in group_windows(chosen, reader.chunk):
+            y, x = chosen.y[group.index] - group.y.start, chosen.x[group.index] - group.x.start
+            blocks = {name: reader.stored(name, group.y, group.x) for name in self.names}  # (T, C, h, w) each
+            if chosen.side < _SMALL:
+                yield group.index, {name: cut(block, y, x, chosen.side) for name, block in blocks.items()}
+                continue
+            for place, row, column in zip(group.index, y, x, strict=True):
+                here = slice(row, row + chosen.side), slice(column, column + chosen.side)
+                yield np.array([place]), {name: block[None, :, :, *here] for name, block in blocks.items()}
+
+
+def cut(block: Array, y: Ints, x: Ints, side: int) -> Array:
+    """Windows (N, T, C, side, side) at rows y and columns x of a block (T, C, h, w)."""
+    if side == 1:
+        return np.ascontiguousarray(np.moveaxis(block[:, :, y, x], 2, 0))[..., None, None]
+    rows = y[:, None, None] + np.arange(side)[None, :, None]
+    columns = x[:, None, None] + np.arange(side)[None, None, :]
+    return np.moveaxis(block[:, :, rows, columns], 2, 0)
+
+
+def gather(source: WindowSource, index: Ints) -> dict[str, Array]:
+    """Stored values (N, T, C, h, w) of these windows, in order."""
+    out: dict[str, Array] = {}
+    for places, values in source.parts(index):
+        for name, stored in values.items():
+            if name not in out:
+                out[name] = np.empty((len(index), *stored.shape[1:]), dtype=stored.dtype)
+            out[name][places] = stored
+    return out
+
+
+def chunk_numbers(windows: Windows, chunk: int) -> Ints:
+    """(N,) one number for all windows that begin in the same chunk, or, if they are large, in the same few chunks."""
+    side = max(chunk, 2 * windows.side if windows.side > 1 else 1)
+    return (windows.y // side) * (1 << 32) + windows.x // side
+
+
+def group_windows(windows: Windows, chunk: int) -> list[Group]:
+    """Windows by the chunk that holds their first pixel, with the block of the cube that covers each group."""
+    groups = []
+    for index in _runs(chunk_numbers(windows, chunk)):
+        y, x = windows.y[index], windows.x[index]
+        rows = slice(int(y.min()), int(y.max()) + windows.side)
+        groups.append(Group(index, rows, slice(int(x.min()), int(x.max()) + windows.side)))
+    return groups
+
+
+def _runs(key: Ints) -> list[Ints]:
+    """Positions of equal keys, key by key in ascending order."""
+    if key.size == 0:
+        return []
+    order = np.argsort(key, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
