@@ -28,9 +28,10 @@ def inspect(
     if as_json:
         sys.stdout.write(json.dumps([asdict(status) for status in statuses], indent=1) + "\n")
         return
-    table = Table("modality", "done", "failed", "missing", "observed", "items", "written", "seconds", title=cube.name)
+    shards = ("done", "gaps", "failed", "missing")
+    table = Table("modality", *shards, "observed", "items", "written", "seconds", title=cube.name)
     for status in statuses:
-        counts = (str(status.done), str(status.failed), str(status.missing))
+        counts = (str(getattr(status, state)) for state in shards)
         observed, written = f"{status.valid_fraction:.0%}", size(status.bytes_written)
         table.add_row(status.modality, *counts, observed, str(status.items), written, f"{status.seconds:.0f}")
     out.print(table)
@@ -38,4 +39,6 @@ def inspect(
         for offset, items in status.offsets.items():
             out.print(f"{status.modality}: offset {offset}: {items} items")
         for shard, error in status.errors.items():
-            out.print(f"{status.modality}: shard {shard} failed: {error}")
+            out.print(f"{status.modality}: shard {shard} failed: {error}", soft_wrap=True, markup=False)
+        for line in status.unread():
+            out.print(f"{status.modality}: {line}", soft_wrap=True, markup=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,19 +18,17 @@ from mdico_cube import __version__
 from mdico_cube.cube.composite import mosaic, reduce_step
 from mdico_cube.cube.execute import crew_for, execute, threads_each
 from mdico_cube.cube.grid import Shard
-from mdico_cube.cube.ledger import DONE, FAILED, Entry, Ledger, Origin
+from mdico_cube.cube.ledger import DONE, FAILED, GAPS, Entry, Ledger, Origin
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
 from mdico_cube.cube.plan_file import dump_plan, load_plan
-from mdico_cube.cube.read import read_scenes
 from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.scenes import Notes, read_calibrated
 from mdico_cube.cube.store import create_cube, keep_recipe, writing
 from mdico_cube.cube.work import WorkFolder
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import meter, say
 from mdico_cube.recipe import ClusterSection, Recipe
-from mdico_cube.sensors.offsets import dark_floor, judge_floors
-from mdico_cube.sensors.quality import seen
-from mdico_cube.sensors.sensor import declared
+from mdico_cube.sensors.offsets import judge_floors
 from mdico_cube.spec import Array, Bools
 
 
@@ -65,6 +63,8 @@ class Built:
     error: str = ""
     """Why the shard could not be built."""
     bytes_written: int = 0
+    failed_reads: int = 0
+    """Files that could not be read for good; the shard was composed of the others."""
     notes: tuple[str, ...] = ()
     """What the person watching should know."""
 
@@ -132,6 +132,7 @@ def _run(path: Path, plan: BuildPlan, keys: list[Key], cluster: ClusterSection) 
         return
     work, name = WorkFolder(path), uuid4().hex
     failed: list[str] = []
+    gaps: list[int] = []
     with ExitStack() as stack:
         crew = stack.enter_context(crew_for(cluster))
         if crew.here:
@@ -145,8 +146,14 @@ def _run(path: Path, plan: BuildPlan, keys: list[Key], cluster: ClusterSection) 
         for _, built in execute(crew, ShardTask(path, name, threads_each(cluster)), keys):
             gauge.add(built.bytes_written, bool(built.error))
             failed += [built.error] if built.error else []
+            gaps += [built.failed_reads] if built.failed_reads else []
             for note in built.notes:
                 say(note)
+    if gaps:
+        say(
+            f"{len(gaps)} of {len(keys)} shards have gaps: {sum(gaps)} reads failed for good. `mdico inspect` lists "
+            "them; --resume tries them again."
+        )
     if failed:
         raise MdicoError(f"{len(failed)} of {len(keys)} shards could not be built, the others are kept. {failed[0]}")
 
@@ -228,14 +235,18 @@ def run_job(path: Path, job: Job, threads: int) -> Built:
     ledger = Ledger(path, name, mode="r+")
     scenes = job.layer.scenes_of(job.block)
     ids = tuple(scene.item.id for scene in scenes)
-    floors: dict[str, float] = {}
+    notes = Notes()
     try:
-        stored = compute_block(job.layer, job.block, threads, floors)
+        stored = compute_block(job.layer, job.block, threads, notes)
     except MdicoError as error:
+        entry = Entry(FAILED, job.digest, ids, error=str(error), failed_reads=tuple(notes.failed))
         with writing(path):
-            ledger.record(job.shard.row, job.shard.column, Entry(FAILED, job.digest, ids, error=str(error)))
+            ledger.record(job.shard.row, job.shard.column, entry)
         return Built(str(error))
-    offsets, notes = _offsets(job.layer, scenes, floors)
+    stands = ledger.read(job.shard.row, job.shard.column)
+    if stands.state == GAPS and stands.digest == job.digest and len(stands.failed_reads) <= len(notes.failed):
+        return Built(failed_reads=len(stands.failed_reads))  # what stands has no more gaps than this
+    offsets, doubts = _offsets(job.layer, scenes, notes)
     observed = job.layer.modality.storage.observed(stored)
     with writing(path):
         array = zarr.open_group(path, mode="r+", zarr_format=3)[f"{name}/{job.layer.modality.variable}"]
@@ -243,11 +254,12 @@ def run_job(path: Path, job: Job, threads: int) -> Built:
         ledger.forget(job.shard.row, job.shard.column)
         array[..., job.shard.y, job.shard.x] = stored if job.layer.modality.temporal else stored[0]
         entry = Entry(
-            DONE,
+            GAPS if notes.failed else DONE,
             job.digest,
             ids,
             offsets=offsets,
-            floors={item: round(floor, 4) for item, floor in floors.items() if np.isfinite(floor)},
+            floors={item: round(floor, 4) for item, floor in notes.floors.items() if np.isfinite(floor)},
+            failed_reads=tuple(notes.failed),
             valid_fraction=float(observed.all(axis=1).mean()),
             seconds=round(time.monotonic() - start, 3),
             bytes_written=stored.nbytes,
@@ -257,28 +269,27 @@ def run_job(path: Path, job: Job, threads: int) -> Built:
             steps=job.origin.steps,
         )
         ledger.record(job.shard.row, job.shard.column, entry)
-    return Built(bytes_written=stored.nbytes, notes=notes)
+    return Built(bytes_written=stored.nbytes, failed_reads=len(notes.failed), notes=doubts)
 
 
-def _offsets(
-    layer: LayerPlan, scenes: Sequence[Scene], floors: Mapping[str, float]
-) -> tuple[dict[str, str], tuple[str, ...]]:
+def _offsets(layer: LayerPlan, scenes: Sequence[Scene], notes: Notes) -> tuple[dict[str, str], tuple[str, ...]]:
     """Item -> offset, why, and what the offset sentinel has against it; and a note on what it doubts."""
-    rules = {scene.item.id: layer.radiometry(scene) for scene in scenes}
     sentinel = layer.sensor.sentinel
-    doubts = judge_floors(floors, {s.item.id: sentinel.era(s.item.properties) for s in scenes}) if sentinel else {}
-    notes = [
+    doubts = (
+        judge_floors(notes.floors, {s.item.id: sentinel.era(s.item.properties) for s in scenes}) if sentinel else {}
+    )
+    told = [
         f"{layer.modality.name}: the offset of {len(doubts)} scenes looks wrong, such as {name}: {doubt}"
         for name, doubt in sorted(doubts.items())[:1]
     ]
     offsets = {
         name: f"{rule.offset:+g} ({rule.reason}){f' - {doubts[name]}' if name in doubts else ''}"
-        for name, rule in rules.items()
+        for name, rule in notes.rules.items()
     }
-    return offsets, tuple(notes)
+    return offsets, tuple(told)
 
 
-def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, floors: dict[str, float] | None = None) -> Array:
+def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, notes: Notes | None = None) -> Array:
     """Stored values (T, C, h, w) of one modality on any block of the cube's grid.
 
     Where source and grid share a CRS, the values do not depend on how the grid is cut into blocks. Scenes of another
@@ -288,7 +299,10 @@ def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, floors: dic
         layer: what to compute.
         block: where.
         threads: files read at once.
-        floors: filled with item id -> dark floor for sensors whose offset is watched.
+        notes: filled with what else is to be told: dark floors, failed reads.
+
+    Raises:
+        MdicoError: a file cannot be read and the recipe does not allow gaps.
     """
     sensor, bands = layer.sensor, layer.modality.band_names
     padded = block.pad(sensor.halo) if sensor.halo else block
@@ -296,8 +310,10 @@ def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, floors: dic
     out = np.full((len(layer.steps), len(bands), *block.shape), layer.modality.storage.missing)
     out = out.astype(layer.modality.storage.dtype)
     for step, group in groupby(scenes, key=lambda scene: scene.step):
-        work, observed = _composite(layer, list(group), padded, threads, floors)
-        stored = sensor.finish(work, observed)
+        composite = _composite(layer, list(group), padded, threads, notes or Notes())
+        if composite is None:
+            continue
+        stored = sensor.finish(*composite)
         if sensor.derive is not None:
             every = sensor.derive(stored[0], *_metres(block))
             stored = every[[sensor.modality.band_names.index(band) for band in bands]]
@@ -306,76 +322,19 @@ def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, floors: dic
 
 
 def _composite(
-    layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: int, floors: dict[str, float] | None
-) -> tuple[Array, Bools]:
-    """Scenes of one step to one composite: calibrated per item, fused per overpass, reduced over overpasses."""
-    sensor = layer.sensor
-    raw, clear = _read(layer, scenes, geobox, threads), _read_seen(layer, scenes, geobox, threads)
-    nodata = _nodata(layer, scenes)
-    passes: list[tuple[Array, Bools]] = []
-    calibrated = []
-    for i, scene in enumerate(scenes):
-        rule = layer.radiometry(scene)
-        work, observed = sensor.calibrate(raw[i], nodata, rule)
-        if clear is not None:
-            observed = observed & clear[i]
-        if floors is not None and sensor.sentinel is not None:
-            floors[scene.item.id] = dark_floor(raw[i], observed, sensor.sentinel.scale, rule.offset)
-        calibrated.append((scene.overpass, work, observed))
-    for _, group in groupby(calibrated, key=lambda one: one[0]):
-        members = list(group)
-        passes.append(mosaic([m[1] for m in members], [m[2] for m in members]))
-    return reduce_step([work for work, _ in passes], [observed for _, observed in passes], layer.reducer)
+    layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: int, notes: Notes
+) -> tuple[Array, Bools] | None:
+    """Scenes of one step to one composite: calibrated per item, fused per overpass, reduced over overpasses.
 
-
-def _read(layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: int) -> Array:
-    """Raw counts (N, C, h, w), one plane per scene."""
-    sensor, read_bands = layer.sensor, layer.sensor.reads or layer.modality.band_names
-    metres = abs(geobox.resolution.y) * (110_574 if geobox.crs is not None and geobox.crs.geographic else 1)
-    methods = {
-        band.name: "average" if metres >= 2 * sensor.gsd.get(band.name, np.inf) else band.resampling
-        for band in sensor.modality.bands
-    }
-    return read_scenes(
-        [scene.item for scene in scenes],
-        layer.assets,
-        geobox,
-        dtype=layer.sensor.raw_dtype,
-        nodata=_nodata(layer, scenes),
-        resampling={asset: methods[band] for asset, band in zip(layer.assets, read_bands, strict=True)},
-        access=layer.access,
-        reading=layer.reading,
-        threads=threads,
-    )
-
-
-def _read_seen(layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: int) -> Array | None:
-    """(N, h, w) True where each scene saw the ground; None where the source has no quality layer.
-
-    The layer is read wider than the block by the dilation, so that a cloud beyond the edge is widened into it.
+    None where no scene could be read and the recipe allows gaps.
     """
-    rule, dilate = layer.sensor.quality, layer.source.dilate
-    if rule is None or not layer.quality_assets:
+    passes: list[tuple[Array, Bools]] = []
+    for _, group in groupby(read_calibrated(layer, scenes, geobox, threads, notes), key=lambda one: one.scene.overpass):
+        members = list(group)
+        passes.append(mosaic([one.work for one in members], [one.observed for one in members]))
+    if not passes:
         return None
-    values = read_scenes(
-        [scene.item for scene in scenes],
-        layer.quality_assets,
-        geobox.pad(dilate) if dilate else geobox,
-        dtype=rule.dtype,
-        nodata=rule.missing,
-        resampling=dict.fromkeys(layer.quality_assets, "nearest"),
-        access=layer.access,
-        reading=layer.reading,
-        threads=threads,
-    )
-    return np.stack([seen(plane[0], rule, layer.hides, dilate) for plane in values])
-
-
-def _nodata(layer: LayerPlan, scenes: list[Scene]) -> float:
-    """The source's no-data value: the catalog file's, else what the item declares, else 0."""
-    if layer.source.nodata is not None:
-        return layer.source.nodata
-    return float(declared(scenes[0].item.assets[layer.assets[0]].extra_fields).get("nodata") or 0)
+    return reduce_step([work for work, _ in passes], [observed for _, observed in passes], layer.reducer)
 
 
 def _metres(block: GeoBox) -> tuple[float, float]:

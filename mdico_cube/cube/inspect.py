@@ -6,10 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdico_cube.cube.ledger import DONE, FAILED, MISSING, Ledger
+from mdico_cube.cube.ledger import FAILED, STANDS, STATE_NAMES, FailedRead, Ledger
 from mdico_cube.cube.reader import open_reader
-
-_NAMES = {DONE: "done", FAILED: "failed", MISSING: "missing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +16,9 @@ class LayerStatus:
 
     modality: str
     done: int
-    """Shards that stand."""
+    """Shards that stand and lack nothing."""
+    gaps: int
+    """Shards that stand, but without scenes whose files could not be read."""
     failed: int
     missing: int
     valid_fraction: float
@@ -33,6 +33,19 @@ class LayerStatus:
     """Before compression."""
     errors: dict[str, str]
     """Shard "row,column" -> why it failed."""
+    failed_reads: dict[str, tuple[FailedRead, ...]]
+    """Shard "row,column" -> every file that could not be read for good."""
+
+    def unread(self) -> list[str]:
+        """A sentence per file that could not be read, with the shards that lack it."""
+        shards: dict[tuple[str, str, str], dict[str, None]] = {}
+        for shard, reads in self.failed_reads.items():
+            for one in reads:
+                shards.setdefault((one.item, one.asset, one.error), {})[shard] = None
+        return [
+            f"item {item}, asset {asset} was not read in shards {' '.join(places)}: {error}"
+            for (item, asset, error), places in sorted(shards.items())
+        ]
 
 
 def inspect_cube(path: Path) -> list[LayerStatus]:
@@ -46,12 +59,13 @@ def inspect_cube(path: Path) -> list[LayerStatus]:
 
 def _status(path: Path, modality: str) -> LayerStatus:
     entries = Ledger(path, modality).entries()
-    standing = [entry for entry in entries.values() if entry.state == DONE]
+    standing = [entry for entry in entries.values() if entry.state in STANDS]
     offsets = {item: why for entry in standing for item, why in entry.offsets.items()}
-    count = Counter(_NAMES[entry.state] for entry in entries.values())
+    count = Counter(STATE_NAMES[entry.state] for entry in entries.values())
     return LayerStatus(
         modality=modality,
         done=count["done"],
+        gaps=count["gaps"],
         failed=count["failed"],
         missing=count["missing"],
         valid_fraction=sum(entry.valid_fraction for entry in standing) / max(1, len(standing)),
@@ -60,4 +74,5 @@ def _status(path: Path, modality: str) -> LayerStatus:
         seconds=sum(entry.seconds for entry in standing),
         bytes_written=sum(entry.bytes_written for entry in standing),
         errors={f"{row},{column}": entry.error for (row, column), entry in entries.items() if entry.state == FAILED},
+        failed_reads={f"{row},{column}": e.failed_reads for (row, column), e in entries.items() if e.failed_reads},
     )

@@ -17,15 +17,16 @@ from pydantic import BaseModel
 from rasterio.transform import Affine
 from shapely import from_wkb
 
+from mdico_cube.cube.access import Access, S3Section, TokenSection
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene
-from mdico_cube.recipe import Source
+from mdico_cube.recipe import ReadSection, Source
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.sensors.sensor import Radiometry, Sensor
 from mdico_cube.spec import Band, Modality, Storage
 
-_RECORDS: tuple[type[Any], ...] = (BuildPlan, LayerPlan, Scene, Modality, Band, Storage, Radiometry)
+_RECORDS: tuple[type[Any], ...] = (BuildPlan, LayerPlan, Scene, Modality, Band, Storage, Radiometry, Access)
 """Dataclasses that may stand in a plan. One that is missing here is refused when a plan is written."""
-_SECTIONS: tuple[type[BaseModel], ...] = (Source,)
+_SECTIONS: tuple[type[BaseModel], ...] = (Source, ReadSection, TokenSection, S3Section)
 _KIND, _VALUE = "@", "="
 
 

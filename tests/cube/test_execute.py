@@ -201,7 +201,7 @@ def test_a_plan_read_back_is_the_same_plan(recipe: Recipe) -> None:
 
 def test_a_plan_with_something_unknown_is_refused(recipe: Recipe) -> None:
     plan = plan_build(recipe)
-    strange = replace(plan.layers[0], signing=object())  # type: ignore[arg-type]
+    strange = replace(plan.layers[0], access=object())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="plan holds a object"):
         dump_plan(replace(plan, layers=(strange,)))
 

@@ -18,6 +18,7 @@ from mdico_cube.cube.build import build_cube, compute_block
 from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.plan import LayerPlan, plan_build
 from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.scenes import Notes
 from mdico_cube.demo.region import DemoRegion, write_region
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import parse_recipe
@@ -200,8 +201,9 @@ def test_a_second_subtraction_is_doubted(facts: dict[str, Any], folder: Path, tm
     facts["modalities"]["sentinel2"]["source"] = {"offset": "declared"}
     facts["period"] = {"start": "2021-03-01", "end": "2021-05-31"}
     layer, grid = layer_of(facts, "sentinel2")
-    floors: dict[str, float] = {}
-    compute_block(layer, grid, floors=floors)
+    notes = Notes()
+    compute_block(layer, grid, notes=notes)
+    floors = notes.floors
     doubts = judge_floors(floors, dict.fromkeys(floors, False))
     assert doubts
     assert doubts.keys() == {item for item, floor in floors.items() if np.isfinite(floor)}

@@ -1,0 +1,132 @@
+"""Scenes of one step and a block in; each scene's calibrated planes out, and what could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from odc.geo.geobox import GeoBox
+
+from mdico_cube.cube.ledger import FailedRead
+from mdico_cube.cube.plan import LayerPlan, Scene
+from mdico_cube.cube.read import read_scenes, unreadable
+from mdico_cube.errors import MdicoError
+from mdico_cube.sensors.offsets import dark_floor
+from mdico_cube.sensors.quality import seen
+from mdico_cube.sensors.sensor import Radiometry, declared
+from mdico_cube.spec import Array, Bools
+
+
+@dataclass
+class Notes:
+    """What computing a block tells besides its pixels; filled on the way."""
+
+    floors: dict[str, float] = field(default_factory=dict)
+    """Item id -> dark floor, for sensors whose offset is watched."""
+    rules: dict[str, Radiometry] = field(default_factory=dict)
+    """Item id -> how its counts were calibrated."""
+    failed: list[FailedRead] = field(default_factory=list)
+    """Files that could not be read for good."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """One scene, ready to be composited."""
+
+    scene: Scene
+    work: Array
+    """(C, h, w) counts or linear power."""
+    observed: Bools
+    """(h, w)"""
+
+
+def read_calibrated(
+    layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: int, notes: Notes
+) -> list[Calibrated]:
+    """Scenes in the order given, each calibrated by its own rule; those that cannot be read are left out and noted.
+
+    Args:
+        layer: what to read.
+        scenes: one or more.
+        geobox: onto which grid.
+        threads: files read at once.
+        notes: filled.
+
+    Raises:
+        MdicoError: a file cannot be read and the recipe does not allow gaps.
+    """
+    failed: list[FailedRead] = []
+    raw = _read(layer, scenes, geobox, threads, failed)
+    clear = _read_seen(layer, scenes, geobox, threads, failed)
+    broken = {read.item for read in failed}
+    nodata = _nodata(layer, scenes)
+    whole = []
+    for i, scene in enumerate(scenes):
+        if scene.item.id in broken:
+            continue
+        rule = notes.rules[scene.item.id] = layer.radiometry(scene)
+        work, observed = layer.sensor.calibrate(raw[i], nodata, rule)
+        if clear is not None:
+            observed = observed & clear[i]
+        if layer.sensor.sentinel is not None:
+            notes.floors[scene.item.id] = dark_floor(raw[i], observed, layer.sensor.sentinel.scale, rule.offset)
+        whole.append(Calibrated(scene, work, observed))
+    notes.failed += failed
+    if failed and layer.reading.failed == "stop":
+        raise MdicoError(unreadable([scene.item for scene in scenes], failed))
+    return whole
+
+
+def _read(layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: int, failed: list[FailedRead]) -> Array:
+    """Raw counts (N, C, h, w), one plane per scene."""
+    sensor, read_bands = layer.sensor, layer.sensor.reads or layer.modality.band_names
+    metres = abs(geobox.resolution.y) * (110_574 if geobox.crs is not None and geobox.crs.geographic else 1)
+    methods = {
+        band.name: "average" if metres >= 2 * sensor.gsd.get(band.name, np.inf) else band.resampling
+        for band in sensor.modality.bands
+    }
+    return read_scenes(
+        [scene.item for scene in scenes],
+        layer.assets,
+        geobox,
+        dtype=layer.sensor.raw_dtype,
+        nodata=_nodata(layer, scenes),
+        resampling={asset: methods[band] for asset, band in zip(layer.assets, read_bands, strict=True)},
+        access=layer.access,
+        reading=layer.reading,
+        failed=failed,
+        threads=threads,
+    )
+
+
+def _read_seen(
+    layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: int, failed: list[FailedRead]
+) -> Array | None:
+    """(N, h, w) True where each scene saw the ground; None where the source has no quality layer.
+
+    The layer is read wider than the block by the dilation, so that a cloud beyond the edge is widened into it.
+    """
+    rule, dilate = layer.sensor.quality, layer.source.dilate
+    if rule is None or not layer.quality_assets:
+        return None
+    values = read_scenes(
+        [scene.item for scene in scenes],
+        layer.quality_assets,
+        geobox.pad(dilate) if dilate else geobox,
+        dtype=rule.dtype,
+        nodata=rule.missing,
+        resampling=dict.fromkeys(layer.quality_assets, "nearest"),
+        access=layer.access,
+        reading=layer.reading,
+        failed=failed,
+        threads=threads,
+    )
+    return np.stack([seen(plane[0], rule, layer.hides, dilate) for plane in values])
+
+
+def _nodata(layer: LayerPlan, scenes: Sequence[Scene]) -> float:
+    """The source's no-data value: the catalog file's, else what the item declares, else 0."""
+    if layer.source.nodata is not None:
+        return layer.source.nodata
+    return float(declared(scenes[0].item.assets[layer.assets[0]].extra_fields).get("nodata") or 0)
