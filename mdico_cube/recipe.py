@@ -500,6 +500,9 @@ class TrainSection(Section):
     keep: Literal["best", "last"] = "best"
     """"best" stops early and keeps the epoch with the lowest validation loss; "last" runs every epoch and keeps the
     last one's weights, as suits the one-cycle schedule."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of an exponential moving average of the weights, such as 0.99; the average is validated, kept and
+    exported. 0 = none."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)

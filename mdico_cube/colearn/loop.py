@@ -38,6 +38,10 @@ class EpochLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
+    def __deepcopy__(self, memo: object) -> EpochLoader:
+        """A copy of the loop, as the weights' average makes one, shares the data."""
+        return self
+
     def __iter__(self) -> Iterator[Batch]:
         self._reseed()
         self.wait = 0.0

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from mdico_cube.batch import Batches
+from mdico_cube.colearn.averaging import MovingAverage
 from mdico_cube.colearn.checkpoint import finished, identity_of, load, prepare, restore
 from mdico_cube.colearn.disk import disk_faults
 from mdico_cube.colearn.loop import EpochLoader, Loop
@@ -134,6 +135,7 @@ def _callbacks(section: TrainSection, folder: Path) -> list[Callback]:
         "val_loss", min_delta=section.min_delta, patience=section.patience, check_on_train_epoch_end=False
     )
     return [
+        *([MovingAverage(section.average)] if section.average else []),
         *([stop] if section.keep == "best" else []),
         keep("best", monitor="val_loss", save_on_train_epoch_end=False),
         keep("last", save_on_train_epoch_end=True),

@@ -137,13 +137,13 @@ def test_a_sampler_that_counts_epochs_is_told(tmp_path: Path) -> None:
     assert Sampler.told == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("schedule", ["constant", "onecycle"])
+@pytest.mark.parametrize(("schedule", "average"), [("constant", 0.0), ("onecycle", 0.0), ("onecycle", 0.9)])
 @pytest.mark.parametrize(("hook", "skip"), [("on_train_epoch_start", 2), ("training_step", 7), ("validation_step", 5)])
 def test_resumed_run_equals_an_undisturbed_one(
-    hook: str, skip: int, schedule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hook: str, skip: int, schedule: str, average: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between epochs, in the middle of the third (3 steps each), or in the third validation (2 steps each)."""
-    changes = {"train": {"epochs": 5, "schedule": schedule, "learning_rate": 5e-3}}
+    changes = {"train": {"epochs": 5, "schedule": schedule, "learning_rate": 5e-3, "average": average}}
     whole = train(tmp_path / "whole", **changes)
     with monkeypatch.context() as patch:
         original, calls = getattr(Loop, hook), []
@@ -161,6 +161,28 @@ def test_resumed_run_equals_an_undisturbed_one(
     assert same(whole, resumed)
     assert figures(whole) == figures(resumed)
     assert whole.best_epoch == resumed.best_epoch
+
+
+def test_the_average_of_the_weights_is_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the same average taken by hand over the weights after every step."""
+    steps: list[dict[str, torch.Tensor]] = []
+    original = Loop.on_train_batch_end
+
+    def note(self: Loop, *arguments: Any) -> None:
+        steps.append({k: v.detach().clone() for k, v in self.model.state_dict().items()})
+        original(self, *arguments)
+
+    monkeypatch.setattr(Loop, "on_train_batch_end", note)
+    changes = {"train": {"epochs": 3, "keep": "last", "average": 0.8}}
+    kept = train(tmp_path, **changes).model.state_dict()
+    expected = steps[0]
+    for n, now in enumerate(steps[1:], start=1):
+        share = min(0.8, (1 + n) / (10 + n))
+        expected = {k: share * expected[k] + (1 - share) * v if v.is_floating_point() else v for k, v in now.items()}
+    assert len(steps) == 9
+    for name, value in expected.items():
+        torch.testing.assert_close(kept[name], value)
+    assert any(not torch.equal(kept[k], steps[-1][k]) for k in kept)
 
 
 def test_keeping_the_last_epoch_runs_all_of_them(tmp_path: Path) -> None:
