@@ -18,7 +18,7 @@ from mdico_cube.batch import Batch
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.order import Pool, epoch_pools
 from mdico_cube.patches.sources import Part, WindowSource
-from mdico_cube.patches.windows import Ints
+from mdico_cube.patches.splits import Ints
 from mdico_cube.schema import UNLABELLED
 from mdico_cube.spec import Array, Modality, Storage
 

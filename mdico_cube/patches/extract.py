@@ -20,12 +20,12 @@ from mdico_cube.cube.layer import Layer, describe_layer
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.store import writing
 from mdico_cube.errors import MdicoError
-from mdico_cube.patches.divide import make_split
+from mdico_cube.patches.draw import choose_windows
 from mdico_cube.patches.samples import VERSION, origin, samples_attrs
 from mdico_cube.patches.sources import Group, cut, group_windows
-from mdico_cube.patches.splits import TRAIN, Split
+from mdico_cube.patches.splits import TRAIN, Ints, Split
 from mdico_cube.patches.stats import RunningStats
-from mdico_cube.patches.windows import Ints, Windows, candidate_windows, draw_windows
+from mdico_cube.patches.windows import Windows
 from mdico_cube.progress import say, track
 from mdico_cube.recipe import SampleSection
 from mdico_cube.schema import UNLABELLED
@@ -60,8 +60,8 @@ def extract_samples(
         say("sample: cube, labels or options have changed, so the samples are drawn again")
     reader.check_complete(modalities)
     layers = {name: reader.array(name) for name in modalities}
-    split = make_split(cube, split_path(target), section)
-    drawn = draw_windows(_candidates(reader, split, section.patch), reader.legend, section)
+    sampling = choose_windows(cube, target.parent, modalities, section)
+    drawn, split = sampling.windows, sampling.split
     groups = group_windows(drawn, reader.chunk)
     draft = target.with_name(f".{target.name}.draft")
     with writing(target):
@@ -81,16 +81,6 @@ def extract_samples(
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
     return target
-
-
-def split_path(samples: Path) -> Path:
-    """Where the split of a samples store stands: beside it."""
-    return samples.with_name("split.zarr")
-
-
-def _candidates(reader: CubeReader, split: Split, side: int) -> Windows:
-    whole = (slice(0, reader.shape[0]), slice(0, reader.shape[1]))
-    return candidate_windows(reader.labels(*whole), split.folds(reader, *whole), side)
 
 
 def made_from(reader: CubeReader, modalities: Sequence[str], section: SampleSection) -> str:
@@ -161,7 +151,8 @@ def _store_group(
     physical = {name: reader.modalities[name].storage.unpack(stored) for name, stored in values.items()}
     seen = {name: observed.all(axis=2) for name, (_, observed) in physical.items()}  # (N, T, h, w)
     shares = np.stack([mask.mean(axis=(1, 2, 3)) for mask in seen.values()])  # (modalities, N)
-    keep = np.asarray(((shares >= section.min_valid) & (shares > 0)).all(axis=0))
+    least = np.array([[section.least_valid(name)] for name in seen])
+    keep = np.asarray(((shares >= least) & (shares > 0)).all(axis=0))
     chosen = windows.take(np.flatnonzero(keep))
     if not len(chosen):
         return 0

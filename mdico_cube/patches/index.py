@@ -107,7 +107,7 @@ class SampleIndex:
             with pq.ParquetFile(path) as file:
                 raw = json.loads((file.schema_arrow.metadata or {})[_KEY])
                 self._rows = int(file.metadata.num_rows)
-                self._groups = int(file.num_row_groups)
+                self.row_groups = int(file.num_row_groups)
         except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
             raise MdicoError(f"{path}: is no index of samples. Make one with `mdico samples index`.") from error
         if raw.pop("version") != VERSION:
@@ -120,7 +120,7 @@ class SampleIndex:
     def parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The rows, one row group at a time."""
         with pq.ParquetFile(self.path) as file:
-            for group in range(self._groups):
+            for group in range(self.row_groups):
                 yield file.read_row_group(group, columns=None if columns is None else list(columns))
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:

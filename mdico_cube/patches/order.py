@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdico_cube.patches.windows import Ints
+from mdico_cube.patches.splits import Ints
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import zarr
 
 from mdico_cube.cube.layer import layer_from
 from mdico_cube.errors import MdicoError
-from mdico_cube.patches.windows import Ints
+from mdico_cube.patches.splits import Ints
 from mdico_cube.schema import UNLABELLED
 from mdico_cube.spec import BandStats, InputSpec, LabelClass
 

@@ -14,7 +14,8 @@ import numpy as np
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.shards import ShardReader, shard_reader
 from mdico_cube.patches.samples import SampleStore
-from mdico_cube.patches.windows import Ints, Windows
+from mdico_cube.patches.splits import Ints
+from mdico_cube.patches.windows import Windows
 from mdico_cube.recipe import Backend
 from mdico_cube.spec import Array, Modality
 

@@ -17,7 +17,8 @@ from mdico_cube.cube.store import write_labels
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.dataset import make_loader
 from mdico_cube.patches.divide import open_split
-from mdico_cube.patches.extract import extract_samples, split_path
+from mdico_cube.patches.draw import split_path
+from mdico_cube.patches.extract import extract_samples
 from mdico_cube.patches.labels import rasterize_labels
 from mdico_cube.patches.samples import SampleStore, open_samples
 from mdico_cube.patches.sources import CubeWindows, StoredWindows
@@ -64,7 +65,7 @@ def windows_of(store: SampleStore) -> Windows:
 def test_extraction_equals_slicing_the_cube(cube: Path, tmp_path: Path, patch: int) -> None:
     store, reader = extracted(cube, tmp_path, patch=patch, block=16), open_reader(cube)
     whole = (slice(0, reader.shape[0]), slice(0, reader.shape[1]))
-    windows, folds = windows_of(store), open_split(split_path(store.path)).folds(reader, *whole)
+    windows, folds = windows_of(store), open_split(split_path(store.path.parent)).folds(reader, *whole)
     assert len(windows) > 10
     for name in NAMES:
         values = np.asarray(store.array(name)[:])
@@ -116,7 +117,7 @@ def test_reading_the_cube_directly_gives_the_same_batches(cube: Path, tmp_path: 
 
 
 def test_unobserved_windows_are_left_out(cube: Path, tmp_path: Path) -> None:
-    with pytest.raises(MdicoError, match="observed often enough"):
+    with pytest.raises(MdicoError, match=r"passes the filters: lower samples\.min_valid"):
         extracted(cube, tmp_path, min_valid=0.9)
     assert not (tmp_path / "samples.zarr").exists()
     assert len(extracted(cube, tmp_path, min_valid=0.7).fold) > 0

@@ -1,60 +1,120 @@
-"""Windows: positions, purity, the draw."""
+"""Windows: positions that cover the grid, random ones, and the fold of each."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from array_labels import ArrayLabels
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.patches.windows import candidate_windows, draw_windows, grid_windows
+from mdico_cube.patches.splits import STRICTER
+from mdico_cube.patches.windows import box_sums, draw_keys, grid_windows, random_windows, window_folds
 from mdico_cube.recipe import SampleSection
-from mdico_cube.spec import LabelClass
 
-LEGEND = tuple(LabelClass(name, i + 1, "#000000") for i, name in enumerate("abc"))
+sides = st.integers(1, 9)
 
 
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 9))
-def test_grid_windows_cover_each_pixel_once(height: int, width: int, side: int) -> None:
+def pieces(shape: tuple[int, int], tall: int, wide: int) -> list[tuple[slice, slice]]:
+    """Blocks that part a grid."""
+    return [
+        (slice(y, y + tall), slice(x, x + wide)) for y in range(0, shape[0], tall) for x in range(0, shape[1], wide)
+    ]
+
+
+@given(st.integers(9, 50), st.integers(9, 50), sides, st.integers(1, 12), st.integers(3, 60), st.integers(3, 60))
+def test_grid_windows_cover_every_pixel(height: int, width: int, side: int, step: int, tall: int, wide: int) -> None:
+    """Exactly once where step = side and the shape divides; at least once where the step leaves no gap."""
     count = np.zeros((height, width), dtype=int)
-    for y, x in zip(*grid_windows((height, width), side), strict=True):
-        count[y : y + side, x : x + side] += 1
-    assert (count[: height // side * side, : width // side * side] == 1).all()
-    assert count.sum() == (height // side) * (width // side) * side**2
+    found = []
+    for block in pieces((height, width), tall, wide):
+        for y, x in zip(*grid_windows((height, width), side, step, *block), strict=True):
+            assert 0 <= y <= height - side
+            assert 0 <= x <= width - side
+            count[y : y + side, x : x + side] += 1
+            found.append((int(y), int(x)))
+    assert len(set(found)) == len(found), "no window comes twice, whatever the blocks"
+    if step <= side:
+        assert (count >= 1).all()
+    if step == side:
+        assert (count[: height // side * side, : width // side * side] <= 4).all()
+        if height % side == 0 and width % side == 0:
+            assert (count == 1).all()
 
 
-@given(st.integers(1, 7), st.integers(0, 50))
-def test_a_window_touches_one_fold_only(side: int, seed: int) -> None:
-    label = np.random.default_rng(seed).integers(0, 3, (40, 40)).astype(np.int16)
-    folds = ArrayLabels(label).folds(SampleSection(block=8, guard=1, seed=seed))
-    windows = candidate_windows(label, folds, side)
-    for y, x, fold, centre in zip(windows.y, windows.x, windows.fold, windows.label, strict=True):
-        inside = folds[y : y + side, x : x + side]
-        assert set(inside.ravel()) - {0} == {fold}
-        assert centre == label[y + side // 2, x + side // 2] >= 0
+@given(st.integers(9, 40), st.integers(9, 40), sides, st.integers(1, 400), st.integers(0, 5), st.integers(3, 50))
+def test_random_windows_do_not_depend_on_the_blocks(
+    height: int, width: int, side: int, count: int, seed: int, tall: int
+) -> None:
+    shape = (height, width)
+    whole = set(zip(*random_windows(shape, side, count, seed, slice(0, height), slice(0, width)), strict=True))
+    parts = [
+        pair
+        for block in pieces(shape, tall, 7)
+        for pair in zip(*random_windows(shape, side, count, seed, *block), strict=True)
+    ]
+    assert len(parts) == len(set(parts))
+    assert set(parts) == whole
+    assert all(y + side <= height and x + side <= width for y, x in whole)
+    if count >= (height - side + 1) * (width - side + 1):
+        assert len(whole) == (height - side + 1) * (width - side + 1)
 
 
-def test_the_draw_caps_each_class_and_repeats() -> None:
-    generator = np.random.default_rng(3)
-    label = generator.choice(3, (60, 60), p=[0.8, 0.15, 0.05]).astype(np.int16)
-    section = SampleSection(block=10, guard=1, per_class=50)
-    candidates = candidate_windows(label, ArrayLabels(label).folds(section), 1)
-    drawn, again = draw_windows(candidates, LEGEND, section), draw_windows(candidates, LEGEND, section)
-    assert (drawn.y == again.y).all()
-    assert (drawn.x == again.x).all()
-    positions = list(zip(drawn.y, drawn.x, strict=True))
-    assert len(set(positions)) == len(positions)
-    for index in range(3):
-        available = ((candidates.fold == 1) & (candidates.label == index)).sum()
-        assert ((drawn.fold == 1) & (drawn.label == index)).sum() == min(50, available)
+def test_random_windows_are_about_as_many_as_asked_and_evenly_spread() -> None:
+    y, x = random_windows((1000, 1000), 1, 10_000, 3, slice(0, 1000), slice(0, 1000))
+    assert y.size == pytest.approx(10_000, rel=0.05)
+    counts, _, _ = np.histogram2d(y, x, bins=4, range=[[0, 1000], [0, 1000]])
+    np.testing.assert_allclose(counts, 625, rtol=0.2)
+    other = random_windows((1000, 1000), 1, 10_000, 4, slice(0, 1000), slice(0, 1000))
+    assert len(set(zip(y, x, strict=True)) & set(zip(*other, strict=True))) < 300
 
 
-def test_a_class_without_training_windows_is_named() -> None:
-    label = np.zeros((40, 40), dtype=np.int16)
-    label[:, 20:] = 1
-    section = SampleSection(block=10, guard=0)
-    candidates = candidate_windows(label, ArrayLabels(label).folds(section), 1)
-    with pytest.raises(MdicoError, match="class 'c' has no training window"):
-        draw_windows(candidates, LEGEND, section)
+def test_keys_are_evenly_spread_and_differ_by_purpose() -> None:
+    y, x = np.indices((400, 400)).reshape(2, -1)
+    keys = draw_keys(0, 2, y, x)
+    assert len(np.unique(keys)) == keys.size
+    counts, _ = np.histogram(keys / 2.0**64, bins=16, range=(0, 1))
+    np.testing.assert_allclose(counts, keys.size / 16, rtol=0.06)
+    assert (draw_keys(0, 2, y, x) == keys).all()
+    assert not (draw_keys(0, 3, y, x) == keys).any()
+    assert not (draw_keys(1, 2, y, x) == keys).any()
+
+
+@given(st.integers(0, 99), st.integers(-6, 12), st.integers(-6, 12), st.integers(1, 9), st.integers(1, 9))
+def test_box_sums_are_sums_of_boxes(seed: int, y: int, x: int, tall: int, wide: int) -> None:
+    mask = np.random.default_rng(seed).integers(0, 2, (3, 11, 9))
+    want = mask[:, max(0, y) : max(0, y + tall), max(0, x) : max(0, x + wide)].sum(axis=(1, 2))
+    np.testing.assert_array_equal(box_sums(mask, np.array([y]), np.array([x]), tall, wide)[:, 0], want)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 7), st.integers(0, 4), st.integers(0, 50), st.booleans())
+def test_a_window_touches_one_fold_only(side: int, guard: int, seed: int, gaps: bool) -> None:
+    generator = np.random.default_rng(seed)
+    label = generator.integers(0, 3, (40, 44)).astype(np.int16)
+    if gaps:
+        label[generator.random(label.shape) < 0.5] = -1
+    labels = ArrayLabels(label)
+    split = labels.split(SampleSection(block=8, guard=guard, seed=seed))
+    whole = slice(0, 40), slice(0, 44)
+    raw, _, _ = split.around(labels, *whole, 0)
+    y, x = grid_windows((40, 44), side, 2, *whole)
+    fold = window_folds(raw, y, x, side, guard)
+    for top, left, name in zip(y, x, fold, strict=True):
+        centre = raw[top + side // 2, left + side // 2]
+        inside = raw[top : top + side, left : left + side]
+        wide = raw[max(0, top - guard) : top + side + guard, max(0, left - guard) : left + side + guard]
+        pure = set(inside.ravel()) <= {0, centre}
+        free = not set(wide.ravel()) & set(STRICTER.get(int(centre), ()))
+        assert name == (centre if centre and pure and free else 0)
+    if side == 1:
+        folds = split.folds(labels, *whole)
+        assert (fold == folds[y, x]).all(), "a window of one pixel is of its pixel's fold"
+
+
+def test_a_window_that_does_not_fit() -> None:
+    with pytest.raises(MdicoError, match="a window of 65 pixels does not fit into 64 pixels"):
+        grid_windows((64, 96), 65, 65, slice(0, 64), slice(0, 96))
+    with pytest.raises(MdicoError, match="a window of 65 pixels does not fit"):
+        random_windows((64, 96), 65, 10, 0, slice(0, 64), slice(0, 96))
