@@ -28,7 +28,7 @@ _HOMES = {
     "write_region": "mdico_cube.demo.region",
     **dict.fromkeys(
         (
-            *("plan", "scenes", "build", "sample", "train", "predict", "evaluate", "report", "run"),
+            *("plan", "refresh", "scenes", "build", "sample", "train", "predict", "evaluate", "report", "run"),
             *("prepare_demo", "pipeline_folder"),
         ),
         "mdico_cube.journey",

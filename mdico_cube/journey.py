@@ -20,6 +20,7 @@ from mdico_cube.colearn.trainer import fit
 from mdico_cube.cube.build import build_cube, check_free
 from mdico_cube.cube.catalog import catalog_folder
 from mdico_cube.cube.execute import cluster_for
+from mdico_cube.cube.items import ITEMS, Change, compare_items, read_items
 from mdico_cube.cube.lazy import lazy_scenes
 from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.reader import open_reader
@@ -68,13 +69,46 @@ class Places:
         return self.out / "bundles" / method / f"seed-{seed}" / modality
 
 
-def plan(recipe: Recipe) -> BuildPlan:
+def plan(recipe: Recipe, items: Path | str | None = None) -> BuildPlan:
     """Search the catalog and say what a build would do; no pixel is read.
+
+    Args:
+        recipe: what to build.
+        items: saved items (items.parquet, or a cube that keeps them) to plan from; the catalog is then not asked.
 
     Raises:
         MdicoError: bad input; the text names it.
     """
     _check(recipe)
+    return plan_build(recipe, None if items is None else read_items(items))
+
+
+def refresh(recipe: Recipe) -> tuple[BuildPlan, list[Change]]:
+    """Search again: the plan, and what is new, changed or gone since the items beside the cube were saved.
+
+    Raises:
+        MdicoError: bad input, or no saved items.
+    """
+    before = read_items(recipe.output / ITEMS)
+    planned = plan(recipe)
+    return planned, compare_items(before, planned.answers)
+
+
+def _planned(recipe: Recipe, resume: bool, items: Path | str | None, again: bool) -> BuildPlan:
+    """The plan of a build: from given items, from those beside the cube where it goes on, else from a search."""
+    _check(recipe)
+    saved = recipe.output / ITEMS
+    if items is not None:
+        if again:
+            raise MdicoError("--items takes saved items and --refresh searches for new ones: give one of them.")
+        return plan(recipe, items)
+    if again and saved.exists():
+        planned, changes = refresh(recipe)
+        for change in changes:
+            say(f"{change.modality}: {change.item} is {change.kind}")
+        return planned
+    if resume and not again and saved.exists():
+        return plan_build(recipe, read_items(saved), reuse=True)
     return plan_build(recipe)
 
 
@@ -105,8 +139,12 @@ def build(
     resume: bool = False,
     workers: int | None = None,
     scheduler: str | None = None,
+    items: Path | str | None = None,
+    refresh: bool = False,
 ) -> Path:
     """Build the cube and put the labels on its grid.
+
+    Going on with a cube takes the items that were saved beside it, where the recipe still asks for the same.
 
     Args:
         recipe: what to build.
@@ -114,13 +152,16 @@ def build(
         resume: go on with it; finished shards are skipped.
         workers: shards built at once, in place of the recipe's cluster.workers.
         scheduler: address of a running Dask scheduler, in place of the recipe's cluster.
+        items: build from exactly these saved items (items.parquet, or a cube that keeps them).
+        refresh: go on, but search again and say what is new, changed or gone; only what it touches is built.
 
     Raises:
         MdicoError: bad input, an existing cube without overwrite or resume, or shards that could not be read.
     """
     places = Places(recipe.output)
+    resume = resume or refresh
     check_free(places.cube, overwrite, resume)
-    planned = plan(recipe)
+    planned = _planned(recipe, resume and not overwrite, items, refresh)
     labels = rasterize_labels(recipe.labels, planned.geobox)
     path = build_cube(recipe, overwrite, resume, cluster_for(recipe.cluster, workers, scheduler), planned)
     write_labels(path, labels.label, labels.parcel, recipe.labels.legend, {"source": recipe.labels.path.name})
@@ -297,18 +338,25 @@ def report(recipe: Recipe, overwrite: bool = False) -> Path:
 Stage = tuple[str, Callable[[], object]]
 
 
-def run(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> Scores:
-    """Every stage in order. With resume, finished work is skipped and named.
+def run(
+    recipe: Recipe,
+    overwrite: bool = False,
+    resume: bool = False,
+    items: Path | str | None = None,
+    refresh: bool = False,
+) -> Scores:
+    """Every stage in order. With resume, finished work is skipped and named; `items` and `refresh` are as in `build`.
 
     Raises:
         MdicoError: what any stage raises; what was finished before it is kept.
     """
+    resume = resume or refresh
     if not (overwrite or resume):
         for name in ("cube.zarr", "samples.zarr", "bundles", "maps", "scores.json", "report.html"):
             check_free(recipe.output / name, overwrite, resume)
     again = overwrite or resume
     stages: Sequence[Stage] = (
-        ("build", lambda: build(recipe, overwrite, resume)),
+        ("build", lambda: build(recipe, overwrite, resume, items=items, refresh=refresh)),
         ("sample", lambda: sample(recipe, overwrite, resume)),
         ("train", lambda: train(recipe, overwrite, resume)),
         ("predict", lambda: predict(recipe, overwrite, resume)),
@@ -395,6 +443,7 @@ __all__ = [
     "plan",
     "predict",
     "prepare_demo",
+    "refresh",
     "report",
     "run",
     "sample",

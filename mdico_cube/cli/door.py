@@ -66,6 +66,11 @@ out = Console(highlight=False)
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yml", help="The recipe file.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what stands there; finished work is skipped.")]
+Items = Annotated[
+    Path | None,
+    typer.Option("--items", help="Saved items (items.parquet or a cube) to take instead of searching.", metavar="FILE"),
+]
+Refresh = Annotated[bool, typer.Option("--refresh", help="Go on, but search again; say what is new, changed or gone.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="How many things are done at once; default: one per processor.")

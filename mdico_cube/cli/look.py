@@ -13,6 +13,7 @@ from rich.table import Table
 
 import mdico_cube as mdico
 from mdico_cube.cli.door import AsJson, app, out, size
+from mdico_cube.cube.items import reasons
 
 
 @app.command(rich_help_panel="Look")
@@ -38,6 +39,10 @@ def inspect(
     for status in statuses:
         for offset, items in status.offsets.items():
             out.print(f"{status.modality}: offset {offset}: {items} items")
+        for item, doubt in status.doubts.items():
+            out.print(f"{status.modality}: the offset of {item} looks wrong: {doubt}", soft_wrap=True)
+        for reason, count in reasons(status.left_out).items():
+            out.print(f"{status.modality}: {count} items left out: {reason}", soft_wrap=True)
         for shard, error in status.errors.items():
             out.print(f"{status.modality}: shard {shard} failed: {error}", soft_wrap=True, markup=False)
         for line in status.unread():

@@ -5,22 +5,36 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, RecipeFile, app, out, size
+from mdico_cube.cli.door import AsJson, Items, RecipeFile, app, out, size
+from mdico_cube.cube.items import reasons
 from mdico_cube.recipe import load_recipe
 
 
 @app.command(rich_help_panel="Stages")
-def plan(recipe: RecipeFile, as_json: AsJson = False) -> None:
+def plan(
+    recipe: RecipeFile,
+    as_json: AsJson = False,
+    items: Items = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Say what is new, changed or gone since the build.")
+    ] = False,
+) -> None:
     """What a build would read and write, before any pixel is read.
 
-    Example: `mdico plan region.yml --json`
+    Example: `mdico plan region.yml --json`, or `mdico plan region.yml --refresh` to see what the catalog has now.
     """
-    summary = mdico.plan(load_recipe(recipe)).summary()
+    if refresh:
+        planned, changes = mdico.refresh(load_recipe(recipe))
+        summary = {**planned.summary(), "changes": [asdict(change) for change in changes]}
+    else:
+        summary = mdico.plan(load_recipe(recipe), items).summary()
     if as_json:
         sys.stdout.write(json.dumps(summary, indent=1) + "\n")
     else:
@@ -48,3 +62,12 @@ def _print_plan(summary: Mapping[str, Any]) -> None:
     out.print(table)
     for name, steps in summary["gaps"].items():
         out.print(f"gap: {name} has no scene in {', '.join(steps)}")
+    for name, facts in summary["modalities"].items():
+        for offset, count in facts["offsets"].items():
+            out.print(f"{name}: offset {offset}: {count} scenes", soft_wrap=True)
+        for reason, count in reasons(facts["left_out"]).items():
+            out.print(f"{name}: {count} items left out: {reason}", soft_wrap=True)
+    for change in summary.get("changes", ()):
+        out.print(f"{change['modality']}: {change['item']} is {change['kind']}", soft_wrap=True)
+    if "changes" in summary:
+        out.print(f"since the last build: {len(summary['changes'])} changes")

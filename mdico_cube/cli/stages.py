@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import Overwrite, RecipeFile, Resume, Workers, app, out
+from mdico_cube.cli.door import Items, Overwrite, RecipeFile, Refresh, Resume, Workers, app, out
 from mdico_cube.recipe import Recipe, load_recipe
 
 
@@ -27,16 +27,22 @@ def demo(
 
 
 @app.command(rich_help_panel="Start here")
-def run(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False) -> None:
+def run(
+    recipe: RecipeFile,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    items: Items = None,
+    refresh: Refresh = False,
+) -> None:
     """Every stage of a recipe, from the catalog to the report.
 
     Example: `mdico run region.yml`, and after an interruption `mdico run region.yml --resume`.
     """
-    _finish(load_recipe(recipe), overwrite, resume)
+    _finish(load_recipe(recipe), overwrite, resume, items, refresh)
 
 
-def _finish(recipe: Recipe, overwrite: bool, resume: bool) -> None:
-    scores = mdico.run(recipe, overwrite=overwrite, resume=resume)
+def _finish(recipe: Recipe, overwrite: bool, resume: bool, items: Path | None = None, refresh: bool = False) -> None:
+    scores = mdico.run(recipe, overwrite=overwrite, resume=resume, items=items, refresh=refresh)
     out.print(mdico.scores_table(scores))
     out.print(f"report: {recipe.output / 'report.html'}", soft_wrap=True)
 
@@ -52,12 +58,17 @@ def build(
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Use the Dask scheduler that runs there.")
     ] = None,
+    items: Items = None,
+    refresh: Refresh = False,
 ) -> None:
     """Catalog to aligned cube: search, read, mask, composite, write; then the labels.
 
-    Example: `mdico build region.yml --workers 4`, or `--scheduler tcp://10.0.0.1:8786`
+    What was found is kept in items.parquet beside the cube.
+
+    Example: `mdico build region.yml --workers 4`, or `--scheduler tcp://10.0.0.1:8786`; the same cube again, without
+    the catalog: `mdico build copy.yml --items my-region/items.parquet`
     """
-    path = mdico.build(load_recipe(recipe), overwrite, resume, workers, scheduler)
+    path = mdico.build(load_recipe(recipe), overwrite, resume, workers, scheduler, items, refresh)
     out.print(f"cube: {path}", soft_wrap=True)
 
 

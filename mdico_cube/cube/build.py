@@ -18,7 +18,8 @@ from mdico_cube import __version__
 from mdico_cube.cube.composite import mosaic, reduce_step
 from mdico_cube.cube.execute import crew_for, execute, threads_each
 from mdico_cube.cube.grid import Shard
-from mdico_cube.cube.ledger import DONE, FAILED, GAPS, Entry, Ledger, Origin
+from mdico_cube.cube.items import save_items
+from mdico_cube.cube.ledger import DONE, DOUBT, FAILED, GAPS, Entry, Ledger, Origin
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
 from mdico_cube.cube.plan_file import dump_plan, load_plan
 from mdico_cube.cube.reader import open_reader
@@ -117,6 +118,8 @@ def build_cube(
         keep_recipe(path, _recipe_text(recipe))
     else:
         _create(path, plan, recipe, overwrite)
+    with writing(path):
+        save_items(plan.items_file(), recipe.output, path)
     _run(path, plan, _unfinished(path, plan, keys), cluster or recipe.cluster)
     return path
 
@@ -282,10 +285,7 @@ def _offsets(layer: LayerPlan, scenes: Sequence[Scene], notes: Notes) -> tuple[d
         f"{layer.modality.name}: the offset of {len(doubts)} scenes looks wrong, such as {name}: {doubt}"
         for name, doubt in sorted(doubts.items())[:1]
     ]
-    offsets = {
-        name: f"{rule.offset:+g} ({rule.reason}){f' - {doubts[name]}' if name in doubts else ''}"
-        for name, rule in notes.rules.items()
-    }
+    offsets = {name: f"{rule}{DOUBT + doubts[name] if name in doubts else ''}" for name, rule in notes.rules.items()}
     return offsets, tuple(told)
 
 

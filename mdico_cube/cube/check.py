@@ -69,7 +69,7 @@ def judge_item(item: pystac.Item, source: Source, sensor: Sensor) -> Verdict:
         rule = sensor.radiometry(item.id, item.properties, item.assets[first].extra_fields, source)
     except MdicoError as error:
         return Verdict(item.id, refused=str(error))
-    return Verdict(item.id, f"{rule.offset:+g} ({rule.reason})", crs if before == after else f"{crs}, was {before}")
+    return Verdict(item.id, str(rule), crs if before == after else f"{crs}, was {before}")
 
 
 def check_catalog(name: str, href: str | None = None, items: int = 3) -> list[Check]:

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdico_cube.cube.ledger import FAILED, STANDS, STATE_NAMES, FailedRead, Ledger
+from mdico_cube.cube.items import uses
+from mdico_cube.cube.ledger import DOUBT, FAILED, STANDS, STATE_NAMES, FailedRead, Ledger
 from mdico_cube.cube.reader import open_reader
 
 
@@ -27,6 +28,10 @@ class LayerStatus:
     """Different STAC items read."""
     offsets: dict[str, int]
     """Offset and reason -> items it was applied to."""
+    doubts: dict[str, str]
+    """Item -> what the offset sentinel has against its offset."""
+    left_out: dict[str, str]
+    """Item that was found and not read -> why: an older processing, no such asset, another day."""
     seconds: float
     """Time spent on the shards that stand."""
     bytes_written: int
@@ -54,13 +59,15 @@ def inspect_cube(path: Path) -> list[LayerStatus]:
     Raises:
         MdicoError: there is no cube.
     """
-    return [_status(Path(path), name) for name in open_reader(path).modalities]
+    left_out = uses(path)
+    return [_status(Path(path), name, left_out.get(name, {})) for name in open_reader(path).modalities]
 
 
-def _status(path: Path, modality: str) -> LayerStatus:
+def _status(path: Path, modality: str, left_out: dict[str, str]) -> LayerStatus:
     entries = Ledger(path, modality).entries()
     standing = [entry for entry in entries.values() if entry.state in STANDS]
-    offsets = {item: why for entry in standing for item, why in entry.offsets.items()}
+    said = {item: why.partition(DOUBT) for entry in standing for item, why in entry.offsets.items()}
+    doubts = [one for entry in standing for one in entry.offsets.items() if DOUBT in one[1]]
     count = Counter(STATE_NAMES[entry.state] for entry in entries.values())
     return LayerStatus(
         modality=modality,
@@ -70,7 +77,9 @@ def _status(path: Path, modality: str) -> LayerStatus:
         missing=count["missing"],
         valid_fraction=sum(entry.valid_fraction for entry in standing) / max(1, len(standing)),
         items=len({item for entry in standing for item in entry.items}),
-        offsets=dict(Counter(offsets.values()).most_common()),
+        offsets=dict(Counter(rule for rule, _, _ in said.values()).most_common()),
+        doubts={item: why.partition(DOUBT)[2] for item, why in sorted(doubts)},
+        left_out=left_out,
         seconds=sum(entry.seconds for entry in standing),
         bytes_written=sum(entry.bytes_written for entry in standing),
         errors={f"{row},{column}": entry.error for (row, column), entry in entries.items() if entry.state == FAILED},

@@ -19,6 +19,8 @@ STANDS = (DONE, GAPS)
 """States of a shard whose pixels can be used."""
 STATE_NAMES = {MISSING: "missing", DONE: "done", FAILED: "failed", GAPS: "gaps"}
 """What a person calls them."""
+DOUBT = " - "
+"""Stands between an item's offset and what the offset sentinel has against it."""
 _HEX = 64
 """Characters of a digest."""
 _BATCH = {"codec_pipeline.batch_size": 1000}

@@ -23,11 +23,12 @@ from mdico_cube.cube.access import Access
 from mdico_cube.cube.catalog import CatalogFile, load_catalog, source_for
 from mdico_cube.cube.duplicates import item_time, newest
 from mdico_cube.cube.grid import Shard, grid_for, shards
+from mdico_cube.cube.items import Answer, pack_items
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import Origin
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
-from mdico_cube.cube.search import adopt_keys, catalog_href, longitude, search_items
+from mdico_cube.cube.search import adopt_keys, catalog_href, longitude, recall, search_items
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import ReadSection, Recipe, Reducer, Source
@@ -131,6 +132,11 @@ class LayerPlan:
         steps = {name: _sha(groups.get(step, []))[:16] for step, name in enumerate(self.steps)}
         return Origin(self._settings, _sha(grid)[:16], steps)
 
+    @property
+    def offsets(self) -> dict[str, int]:
+        """Offset and why -> scenes it is applied to."""
+        return dict(Counter(str(self.radiometry(scene)) for scene in self.scenes).most_common())
+
     def digest(self, geobox: GeoBox) -> str:
         """SHA-256 of everything that decides the pixels of a block."""
         return self.origin(geobox).digest
@@ -167,6 +173,8 @@ class BuildPlan:
     geobox: GeoBox
     shard: int
     layers: tuple[LayerPlan, ...]
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    """Modality -> everything that was found, as the catalog gave it."""
 
     def shards(self) -> Iterator[Shard]:
         """Shards of the grid in row order."""
@@ -186,6 +194,10 @@ class BuildPlan:
     def block(self, shard: Shard) -> GeoBox:
         """The grid of one shard."""
         return self.geobox[shard.y, shard.x]
+
+    def items_file(self) -> bytes:
+        """Everything that was found as stac-geoparquet: a build from it is this build again."""
+        return pack_items(self.answers, {layer.modality.name: layer.left_out for layer in self.layers})
 
     def gaps(self) -> dict[str, tuple[str, ...]]:
         """Modality -> steps for which the catalog has no scene at all."""
@@ -226,6 +238,7 @@ class BuildPlan:
                     "scenes_per_step": list(layer.per_step),
                     "scenes": len(layer.scenes),
                     "left_out": dict(layer.left_out),
+                    "offsets": layer.offsets,
                     "bytes_read": self.bytes_read(layer),
                     "bytes_stored": self.bytes_stored(layer),
                 }
@@ -239,8 +252,13 @@ def _sha(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def plan_build(recipe: Recipe) -> BuildPlan:
+def plan_build(recipe: Recipe, items: Mapping[str, Answer] | None = None, reuse: bool = False) -> BuildPlan:
     """Search the catalog and lay out the build.
+
+    Args:
+        recipe: what to build.
+        items: saved items: the catalog is not asked, exactly these are taken.
+        reuse: take the saved items only of modalities whose search is still the same; search for the others.
 
     Raises:
         MdicoError: unknown modality or band, nothing found, a missing asset, or a product a sensor cannot use.
@@ -253,21 +271,45 @@ def plan_build(recipe: Recipe) -> BuildPlan:
     }
     geobox = grid_for(recipe.area)
     recipe.period.period.edges()
-    href = catalog_href(catalog, recipe.href)
-    layers = [_plan_layer(recipe, catalog, href, sensors[name], modalities[name], geobox) for name in recipe.modalities]
-    return BuildPlan(geobox, recipe.store.shard, tuple(layers))
+    lacking = [name for name in recipe.modalities if name not in items] if items is not None and not reuse else []
+    if lacking:
+        raise MdicoError(
+            f"the saved items have none of {', '.join(lacking)}: they are of {', '.join(items or {})}. Take the "
+            "modality out of the recipe, or build without --items to search for it."
+        )
+    planned = {
+        name: _plan_layer(recipe, catalog, sensors[name], modalities[name], geobox, (items or {}).get(name), reuse)
+        for name in recipe.modalities
+    }
+    layers = tuple(layer for layer, _ in planned.values())
+    return BuildPlan(geobox, recipe.store.shard, layers, {name: answer for name, (_, answer) in planned.items()})
 
 
 def _plan_layer(
-    recipe: Recipe, catalog: CatalogFile, href: str, sensor: Sensor, modality: Modality, geobox: GeoBox
-) -> LayerPlan:
+    recipe: Recipe,
+    catalog: CatalogFile,
+    sensor: Sensor,
+    modality: Modality,
+    geobox: GeoBox,
+    saved: Answer | None,
+    reuse: bool,
+) -> tuple[LayerPlan, Answer]:
     source = source_for(catalog, recipe, modality.name, sensor)
     hidden_by(modality.name, sensor.quality, source)
     period = recipe.period.period if modality.temporal else None
     if sensor.refuse is not None:
         sensor.refuse(source.collection, {})
-    found = search_items(catalog, href, source, geobox, period)
-    items, left_out = _usable(found, source, sensor, modality)
+    strange: dict[str, str] = {}
+    if saved is not None and not reuse:
+        answer, strange = recall(saved, recipe.href or catalog.href, source, geobox, period)
+    else:
+        answer = search_items(catalog, catalog_href(catalog, recipe.href), source, geobox, period, saved)
+    if len(strange) == len(answer.items):
+        raise MdicoError(
+            f"{modality.name}: none of the saved items is of the area and the query. Search again without --items."
+        )
+    items, left_out = _usable([i for i in answer.items if i.id not in strange], source, sensor, modality)
+    left_out |= strange
     steps, scenes = _assign(items, geobox, None if period is None else period.edges())
     if not scenes:
         raise MdicoError(
@@ -279,7 +321,7 @@ def _plan_layer(
     reducer = recipe.modalities[modality.name].reducer or sensor.reducer
     layer = LayerPlan(sensor, modality, steps, source, catalog.access, recipe.read, reducer, scenes, left_out)
     check_assets([scene.item for scene in scenes], (*layer.assets, *layer.quality_assets))
-    return layer
+    return layer, answer
 
 
 def _usable(

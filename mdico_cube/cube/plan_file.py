@@ -51,6 +51,8 @@ def _dump(value: Any) -> Any:
         return _tagged("LayerPlan", {**_fields(value, but="scenes"), "scenes": _tagged("tuple", scenes)})
     if isinstance(value, Sensor):
         return _tagged("Sensor", value.modality.name)
+    if isinstance(value, BuildPlan):
+        return _tagged("BuildPlan", _fields(value, but="answers"))
     for kind, plain in _PLAIN.items():
         if isinstance(value, plain[0]):
             return _tagged(kind, plain[1](value))

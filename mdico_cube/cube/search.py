@@ -6,6 +6,7 @@ import json
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pystac_client.exceptions import APIError
 from mdico_cube.cube.address import is_plain, is_remote, plain, shown
 from mdico_cube.cube.catalog import CatalogFile
 from mdico_cube.cube.duplicates import item_time
+from mdico_cube.cube.items import Answer, question
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import Source
 from mdico_cube.spec import Period
@@ -33,18 +35,26 @@ _WORDS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def search_items(
-    catalog: CatalogFile, href: str, source: Source, geobox: GeoBox, period: Period | None
-) -> list[pystac.Item]:
+    catalog: CatalogFile,
+    href: str,
+    source: Source,
+    geobox: GeoBox,
+    period: Period | None,
+    saved: Answer | None = None,
+) -> Answer:
     """Items of one collection that touch the area and, where given, the period; each once, sorted by time and id.
 
-    The same acquisition may come in several processings: `newest` picks.
+    The same acquisition may come in several processings: `newest` picks. Where `saved` answers the same question, it is
+    the answer and the catalog is not asked.
 
     Raises:
         MdicoError: the catalog cannot be reached or is no STAC, it lacks the collection, or nothing was found.
     """
-    area = geobox.extent.to_crs("EPSG:4326", resolution=_densify(geobox))
+    area, span = _area(geobox), _span(geobox, period)
+    asked = question(href, source.collection, source.query, area.json, span)
+    if saved is not None and saved.search == asked:
+        return saved
     is_api = _is_api(catalog, href)
-    span = _span(geobox, period)
     found = _search_api(href, source, area, span) if is_api else _search_static(href, source, area, span)
     items = list({item.id: item for item in found if matches(item, source.query)}.values())
     if not items:
@@ -56,7 +66,26 @@ def search_items(
     for item in items:
         item.make_asset_hrefs_absolute()
         check_hrefs(item, href)
-    return sorted(items, key=lambda item: (item_time(item), item.id))
+    return Answer(shown(href), asked, tuple(sorted(items, key=lambda item: (item_time(item), item.id))))
+
+
+def recall(
+    saved: Answer, href: str | None, source: Source, geobox: GeoBox, period: Period | None
+) -> tuple[Answer, dict[str, str]]:
+    """Saved items as the answer to this search, and item id -> why it would not have found one, for these.
+
+    Raises:
+        MdicoError: an asset's address is of a kind that is never read.
+    """
+    area, strange = _area(geobox), {}
+    for item in saved.items:
+        check_hrefs(item, saved.catalog)
+        if item.geometry is None or not Geometry(item.geometry, "EPSG:4326").intersects(area):
+            strange[item.id] = "outside the area"
+        elif not matches(item, source.query):
+            strange[item.id] = "not what the query wants"
+    asked = question(href or saved.catalog, source.collection, source.query, area.json, _span(geobox, period))
+    return replace(saved, search=asked), strange
 
 
 def first_items(catalog: CatalogFile, href: str, collection: str) -> Iterator[pystac.Item]:
@@ -96,9 +125,10 @@ def longitude(geobox: GeoBox) -> float:
     return float(lon)
 
 
-def _densify(geobox: GeoBox) -> float:
+def _area(geobox: GeoBox) -> Geometry:
+    """The grid's outline in degrees."""
     box = geobox.boundingbox
-    return max(box.span_x, box.span_y) / 20
+    return geobox.extent.to_crs("EPSG:4326", resolution=max(box.span_x, box.span_y) / 20)
 
 
 def landing_page(href: str) -> dict[str, Any]:

@@ -21,6 +21,9 @@ class Radiometry:
     reason: str
     """Why this offset, in a few words; it is kept in the ledger beside the item's id."""
 
+    def __str__(self) -> str:
+        return f"{self.offset:+g} ({self.reason})"
+
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
