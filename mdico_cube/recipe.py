@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mdico_cube.errors import MdicoError
 from mdico_cube.spec import LabelClass, Period
 
-Reducer = Literal["median", "mean", "first"]
+Reducer = Literal["median", "mean", "medoid", "first", "count"]
 Precision = Literal["32-true", "bf16"]
 Backend = Literal["auto", "zarr", "tensorstore"]
 MapOutput = Literal["probabilities", "entropy", "observations"]
@@ -44,7 +44,10 @@ def _no_twice(values: Sequence[object]) -> None:
 
 def _day(value: object) -> str:
     text = str(value)
-    Period(text, text).edges()
+    try:
+        Period(text, text).steps()
+    except MdicoError as error:
+        raise ValueError(str(error).removeprefix("period: ").removesuffix(".")) from error
     return text
 
 
@@ -80,24 +83,54 @@ class Area(Section):
 
 
 class PeriodSection(Section):
-    """When: both days belong to the period."""
+    """When: first and last day belong to the period, and to every window and season."""
 
     start: str
-    """First day, ISO date."""
+    """First day, ISO date; left out where windows say it."""
     end: str
-    """Last day, ISO date."""
+    """Last day, ISO date; left out where windows say it."""
     step: str = "MS"
-    """Time step as a pandas offset: MS = calendar months, 10D = ten days."""
+    """Time step: a pandas offset (MS = calendar months, 10D = ten days), dekad (days 1-10, 11-20, 21 to the month's
+    end), or season (one step per season)."""
+    season: tuple[str, str] | None = None
+    """Only these days of each year, as [month-day, month-day], for example ["10-01", "03-31"]; it may run over the turn
+    of the year. Each season is cut into steps of its own."""
+    windows: tuple[tuple[str, str], ...] = ()
+    """The steps themselves, as [first day, last day] each: of any length, in order, without overlap, with or without
+    gaps. They take the place of start, end, step and season."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ends_of_windows(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        data = dict(value)
+        windows = data.get("windows")
+        if isinstance(windows, list | tuple) and all(isinstance(w, list | tuple) and len(w) == 2 for w in windows):
+            data["windows"] = windows = [[str(day) for day in window] for window in windows]
+            if windows:
+                ends = {"start": windows[0][0], "end": windows[-1][1]}
+                said = {key: str(data[key]) for key in ends if key in data}
+                if not said.items() <= ends.items() or data.get("season") or data.get("step", "MS") != "MS":
+                    raise ValueError("windows are the steps themselves: leave out start, end, step and season")
+                data |= ends
+        return data
 
     @field_validator("start", "end", mode="before")
     @classmethod
     def _dates_as_text(cls, value: Any) -> str:
         return _day(value)
 
+    @model_validator(mode="after")
+    def _steps(self) -> Self:
+        if self.step == "season" and self.season is None:
+            raise ValueError('step: season needs a season, for example ["10-01", "03-31"]')
+        return self
+
     @property
     def period(self) -> Period:
         """The same as a Period."""
-        return Period(self.start, self.end, self.step)
+        return Period(self.start, self.end, self.step, self.season, self.windows)
 
 
 class Source(Section):

@@ -200,8 +200,8 @@ def _shard_counts(plan: BuildPlan) -> tuple[int, int]:
 
 def _check_same(path: Path, plan: BuildPlan) -> None:
     reader = open_reader(path)
-    came = {layer.modality.name: (layer.modality.band_names, layer.steps) for layer in plan.layers}
-    stands = {name: (m.band_names, reader.steps(name)) for name, m in reader.modalities.items()}
+    came = {layer.modality.name: (layer.modality.band_names, layer.steps, layer.stops) for layer in plan.layers}
+    stands = {name: (m.band_names, reader.steps(name), reader.stops(name)) for name, m in reader.modalities.items()}
     if reader.geobox != plan.geobox or reader.shard != plan.shard:
         raise MdicoError(f"{path}: stands on another grid than the recipe's area. Use --overwrite to replace it.")
     if came != stands:
@@ -304,14 +304,16 @@ def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, notes: Note
     Raises:
         MdicoError: a file cannot be read and the recipe does not allow gaps.
     """
-    sensor, bands = layer.sensor, layer.modality.band_names
+    sensor, storage, bands = layer.sensor, layer.modality.storage, layer.modality.band_names
     padded = block.pad(sensor.halo) if sensor.halo else block
     scenes = sorted(layer.scenes_of(padded), key=lambda scene: (scene.step, str(scene.overpass)))
-    out = np.full((len(layer.steps), len(bands), *block.shape), layer.modality.storage.missing)
-    out = out.astype(layer.modality.storage.dtype)
+    out = np.full((len(layer.steps), len(bands), *block.shape), storage.missing, dtype=storage.dtype)
     for step, group in groupby(scenes, key=lambda scene: scene.step):
         composite = _composite(layer, list(group), padded, threads, notes or Notes())
         if composite is None:
+            continue
+        if layer.reducer == "count":
+            out[step] = np.where(composite[1], composite[0], storage.missing)
             continue
         stored = sensor.finish(*composite)
         if sensor.derive is not None:

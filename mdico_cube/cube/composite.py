@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 
@@ -25,11 +26,19 @@ def mosaic(work: list[Array], observed: list[Bools]) -> tuple[Array, Bools]:
 
 
 def reduce_step(work: list[Array], observed: list[Bools], reducer: Reducer) -> tuple[Array, Bools]:
-    """Overpasses of one step, each (C, h, w) with (h, w), to one composite (C, h, w) and (h, w) where any was seen."""
+    """Overpasses of one step, each (C, h, w) with (h, w), to one composite (C, h, w) and (h, w) where any was seen.
+
+    "count" gives the number of overpasses that saw a pixel instead, as (1, h, w).
+    """
+    if reducer == "count":
+        count: Array = np.stack(observed).sum(axis=0, dtype=np.uint16)
+        return count[None], np.asarray(count > 0)
     if len(work) == 1 or reducer == "first":
         return mosaic(work, observed)
     if reducer == "mean":
         return _mean(work, observed)
+    if reducer == "medoid":
+        return _medoid(work, observed)
     return _median(np.stack(work), np.stack(observed))
 
 
@@ -42,6 +51,41 @@ def _mean(work: list[Array], observed: list[Bools]) -> tuple[Array, Bools]:
     mean = total / np.maximum(count, 1)
     integer = np.issubdtype(work[0].dtype, np.integer)
     return (np.rint(mean) if integer else mean).astype(work[0].dtype), count > 0
+
+
+def _medoid(work: list[Array], observed: list[Bools]) -> tuple[Array, Bools]:
+    """The overpass nearest to all others: smallest sum of Euclidean distances over the bands; of equals the first.
+
+    All bands of a pixel come from one overpass, so that their ratios are ones that were seen.
+    """
+    n, (_, h, w) = len(work), work[0].shape
+    out = np.zeros_like(work[0])
+    rows = max(1, _STRIP // max(1, w) // 4)
+    for start in range(0, h, rows):
+        part = slice(start, start + rows)
+        seen = [mask[part] for mask in observed]
+        total = np.zeros((n, *seen[0].shape), dtype=np.float32)
+        for i, j in combinations(range(n), 2):
+            distance = _distance(work[i][:, part], work[j][:, part])
+            distance *= seen[i] & seen[j]
+            total[i] += distance
+            total[j] += distance
+        for i in range(n):
+            np.copyto(total[i], np.inf, where=~seen[i])
+        nearest = total.argmin(axis=0)
+        for i in range(n):
+            np.copyto(out[:, part], work[i][:, part], where=seen[i] & (nearest == i))
+    return out, np.asarray(np.stack(observed).any(axis=0))
+
+
+def _distance(one: Array, other: Array) -> Array:
+    """Euclidean distance over the first axis of (C, r, w), as float32."""
+    total = np.zeros(one.shape[1:], dtype=np.float32)
+    for a, b in zip(one, other, strict=True):
+        step = np.subtract(a, b, dtype=np.float32)
+        step *= step
+        total += step
+    return np.sqrt(total, out=total)
 
 
 def _median(work: Array, observed: Bools) -> tuple[Array, Bools]:

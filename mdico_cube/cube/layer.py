@@ -22,6 +22,8 @@ class Layer:
     """Cell centres of a coarse modality from north to south, degrees; empty for all others."""
     longitudes: tuple[float, ...] = ()
     """Cell centres of a coarse modality from west to east, degrees without a jump; empty for all others."""
+    stops: tuple[str, ...] = ()
+    """ISO date of the day after each step's last; nothing where that is not known."""
 
 
 def describe_layer(layer: Layer) -> dict[str, Any]:
@@ -30,7 +32,12 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
     if np.isnan(layer.modality.storage.missing):
         facts["storage"]["missing"] = None
     own_grid = {"latitudes": list(layer.latitudes), "longitudes": list(layer.longitudes)}
-    return {**facts, "steps": list(layer.steps), **(own_grid if layer.modality.coarse else {})}
+    return {
+        **facts,
+        "steps": list(layer.steps),
+        "stops": list(layer.stops),
+        **(own_grid if layer.modality.coarse else {}),
+    }
 
 
 def layer_from(facts: Mapping[str, Any]) -> Layer:
@@ -47,5 +54,7 @@ def layer_from(facts: Mapping[str, Any]) -> Layer:
         title=facts["title"],
         coarse=facts.get("coarse", False),
     )
-    own_grid = (tuple(facts.get(axis, ())) for axis in ("latitudes", "longitudes"))
-    return Layer(modality, tuple(facts["steps"]), *own_grid)
+    steps, latitudes, longitudes, stops = (
+        tuple(facts.get(key, ())) for key in ("steps", "latitudes", "longitudes", "stops")
+    )
+    return Layer(modality, steps, latitudes, longitudes, stops)

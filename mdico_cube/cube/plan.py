@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ from mdico_cube.progress import say
 from mdico_cube.recipe import ReadSection, Recipe, Reducer, Source
 from mdico_cube.sensors.quality import hidden_by
 from mdico_cube.sensors.registry import get_sensor
-from mdico_cube.sensors.sensor import Radiometry, Sensor
+from mdico_cube.sensors.sensor import Radiometry, Sensor, counted
 from mdico_cube.spec import Modality
 
 RULES = 2
@@ -60,8 +59,13 @@ class LayerPlan:
 
     sensor: Sensor
     modality: Modality
-    """With the recipe's bands."""
+    """What is stored: the recipe's bands, or the number of observations."""
+    bands: tuple[str, ...]
+    """Bands that are read."""
     steps: tuple[str, ...]
+    """ISO date of each step's first day; one empty string without time."""
+    stops: tuple[str, ...]
+    """ISO date of the day after each step's last; nothing without time."""
     source: Source
     access: Access
     """How the catalog's files are reached."""
@@ -75,13 +79,12 @@ class LayerPlan:
     @property
     def layer(self) -> Layer:
         """What the store needs."""
-        return Layer(self.modality, self.steps)
+        return Layer(self.modality, self.steps, stops=self.stops)
 
     @property
     def assets(self) -> tuple[str, ...]:
         """Asset keys of the bands that are read."""
-        bands = self.sensor.reads or self.modality.band_names
-        return tuple(self.source.keys(band)[0] for band in bands)
+        return tuple(self.source.keys(band)[0] for band in self.bands)
 
     @property
     def quality_assets(self) -> tuple[str, ...]:
@@ -146,7 +149,7 @@ class LayerPlan:
         """What decides pixels beside grid and items: name -> value as JSON."""
         facts = {
             "rules": RULES,
-            "bands": self.modality.band_names,
+            "bands": self.bands,
             "storage": repr(self.modality.storage),
             "reducer": self.reducer,
             "hides": self.hides,
@@ -270,7 +273,7 @@ def plan_build(recipe: Recipe, items: Mapping[str, Answer] | None = None, reuse:
         for name, sensor in sensors.items()
     }
     geobox = grid_for(recipe.area)
-    recipe.period.period.edges()
+    recipe.period.period.steps()
     lacking = [name for name in recipe.modalities if name not in items] if items is not None and not reuse else []
     if lacking:
         raise MdicoError(
@@ -310,7 +313,7 @@ def _plan_layer(
         )
     items, left_out = _usable([i for i in answer.items if i.id not in strange], source, sensor, modality)
     left_out |= strange
-    steps, scenes = _assign(items, geobox, None if period is None else period.edges())
+    scenes = _assign(items, geobox, None if period is None else period.intervals())
     if not scenes:
         raise MdicoError(
             f"{source.collection}: the items found lie outside the period {recipe.period.start} to "
@@ -318,8 +321,14 @@ def _plan_layer(
         )
     inside = {scene.item.id for scene in scenes}
     left_out |= {item.id: "outside the period in local solar time" for item in items if item.id not in inside}
+    steps, stops = (("",), ()) if period is None else (period.steps(), period.stops())
+    bands = sensor.reads or modality.band_names
     reducer = recipe.modalities[modality.name].reducer or sensor.reducer
-    layer = LayerPlan(sensor, modality, steps, source, catalog.access, recipe.read, reducer, scenes, left_out)
+    if reducer == "count":
+        modality = counted(modality)
+    layer = LayerPlan(
+        sensor, modality, bands, steps, stops, source, catalog.access, recipe.read, reducer, scenes, left_out
+    )
     check_assets([scene.item for scene in scenes], (*layer.assets, *layer.quality_assets))
     return layer, answer
 
@@ -356,20 +365,19 @@ def _settle(item: pystac.Item, asset: str) -> bool:
 
 
 def _assign(
-    items: list[pystac.Item], geobox: GeoBox, edges: pd.DatetimeIndex | None
-) -> tuple[tuple[str, ...], tuple[Scene, ...]]:
+    items: list[pystac.Item], geobox: GeoBox, intervals: pd.IntervalIndex[pd.Interval[pd.Timestamp]] | None
+) -> tuple[Scene, ...]:
     """Each item to its step by local solar time; items outside every step are left out."""
     shift = timedelta(hours=longitude(geobox) / 15)
     scenes = []
     for item in items:
         moment = pd.Timestamp(item_time(item) + shift)
-        step = 0 if edges is None else int(edges.searchsorted(moment, side="right")) - 1
-        if edges is not None and not 0 <= step < len(edges) - 1:
+        step = 0 if intervals is None else int(intervals.get_indexer(pd.DatetimeIndex([moment]))[0])
+        if step < 0:
             continue
-        overpass = (moment.date(), item.properties.get("sat:orbit_state")) if edges is not None else ()
+        overpass = () if intervals is None else (moment.date(), item.properties.get("sat:orbit_state"))
         scenes.append(Scene(item, step, overpass, _footprint(item, geobox)))
-    steps = ("",) if edges is None else tuple(str(start.date()) for start, _ in pairwise(edges))
-    return steps, tuple(scenes)
+    return tuple(scenes)
 
 
 def _footprint(item: pystac.Item, geobox: GeoBox) -> Geometry:

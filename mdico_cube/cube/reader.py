@@ -55,6 +55,11 @@ class CubeReader:
         self._check(modality)
         return self._layers[modality].steps
 
+    def stops(self, modality: str) -> tuple[str, ...]:
+        """ISO date of the day after each step's last; nothing for a modality without time."""
+        self._check(modality)
+        return self._layers[modality].stops
+
     def array(self, modality: str) -> zarr.Array[Any]:
         """The stored array: (T, C, y, x), (C, y, x) without time, or (T, C, latitude, longitude) where coarse."""
         self._check(modality)

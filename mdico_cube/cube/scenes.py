@@ -80,7 +80,7 @@ def read_calibrated(
 
 def _read(layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: int, failed: list[FailedRead]) -> Array:
     """Raw counts (N, C, h, w), one plane per scene."""
-    sensor, read_bands = layer.sensor, layer.sensor.reads or layer.modality.band_names
+    sensor = layer.sensor
     metres = abs(geobox.resolution.y) * (110_574 if geobox.crs is not None and geobox.crs.geographic else 1)
     methods = {
         band.name: "average" if metres >= 2 * sensor.gsd.get(band.name, np.inf) else band.resampling
@@ -92,7 +92,7 @@ def _read(layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: in
         geobox,
         dtype=layer.sensor.raw_dtype,
         nodata=_nodata(layer, scenes),
-        resampling={asset: methods[band] for asset, band in zip(layer.assets, read_bands, strict=True)},
+        resampling={asset: methods[band] for asset, band in zip(layer.assets, layer.bands, strict=True)},
         access=layer.access,
         reading=layer.reading,
         failed=failed,

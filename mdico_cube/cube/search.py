@@ -50,15 +50,15 @@ def search_items(
     Raises:
         MdicoError: the catalog cannot be reached or is no STAC, it lacks the collection, or nothing was found.
     """
-    area, span = _area(geobox), _span(geobox, period)
-    asked = question(href, source.collection, source.query, area.json, span)
+    area, spans = _area(geobox), _spans(geobox, period)
+    asked = question(href, source.collection, source.query, area.json, spans)
     if saved is not None and saved.search == asked:
         return saved
     is_api = _is_api(catalog, href)
-    found = _search_api(href, source, area, span) if is_api else _search_static(href, source, area, span)
+    found = _search_api(href, source, area, spans) if is_api else _search_static(href, source, area, spans)
     items = list({item.id: item for item in found if matches(item, source.query)}.values())
     if not items:
-        when = f" between {span[0].date()} and {span[1].date()}" if span else ""
+        when = f" between {spans[0][0].date()} and {spans[-1][1].date()}" if spans else ""
         raise MdicoError(
             f"{source.collection}: no item in {shown(href)} touches the area {_rounded(area)}{when}. "
             f"{_hint(href, is_api, source)}"
@@ -84,7 +84,7 @@ def recall(
             strange[item.id] = "outside the area"
         elif not matches(item, source.query):
             strange[item.id] = "not what the query wants"
-    asked = question(href or saved.catalog, source.collection, source.query, area.json, _span(geobox, period))
+    asked = question(href or saved.catalog, source.collection, source.query, area.json, _spans(geobox, period))
     return replace(saved, search=asked), strange
 
 
@@ -111,12 +111,12 @@ def _is_api(catalog: CatalogFile, href: str) -> bool:
     return catalog.kind == "api" or (catalog.kind == "auto" and "conformsTo" in landing)
 
 
-def _span(geobox: GeoBox, period: Period | None) -> tuple[datetime, datetime] | None:
+def _spans(geobox: GeoBox, period: Period | None) -> list[tuple[datetime, datetime]] | None:
+    """Spans of UTC time to search, both ends included; None where time does not matter."""
     if period is None:
         return None
-    edges = period.edges()
-    shift = timedelta(hours=longitude(geobox) / 15)
-    return edges[0].to_pydatetime() - shift, edges[-1].to_pydatetime() - shift - timedelta(microseconds=1)
+    shift, last = timedelta(hours=longitude(geobox) / 15), timedelta(microseconds=1)
+    return [(start.to_pydatetime() - shift, stop.to_pydatetime() - shift - last) for start, stop in period.spans()]
 
 
 def longitude(geobox: GeoBox) -> float:
@@ -159,11 +159,11 @@ def landing_page(href: str) -> dict[str, Any]:
 
 
 def _search_static(
-    href: str, source: Source, area: Geometry, span: tuple[datetime, datetime] | None
+    href: str, source: Source, area: Geometry, spans: list[tuple[datetime, datetime]] | None
 ) -> list[pystac.Item]:
     found: list[pystac.Item] = []
     for item in _collection(href, source).get_items(recursive=True):
-        inside = span is None or span[0] <= item_time(item) <= span[1]
+        inside = spans is None or any(start <= item_time(item) <= stop for start, stop in spans)
         if inside and item.geometry is not None and Geometry(item.geometry, "EPSG:4326").intersects(area):
             found.append(item)
     return found
@@ -188,8 +188,11 @@ def _collection(href: str, source: Source) -> pystac.Catalog:
     return children[source.collection]
 
 
-def _search_api(href: str, source: Source, area: Geometry, span: tuple[datetime, datetime] | None) -> list[pystac.Item]:
-    return list(_search(href, source.collection, intersects=area.json, datetime=span))
+def _search_api(
+    href: str, source: Source, area: Geometry, spans: list[tuple[datetime, datetime]] | None
+) -> list[pystac.Item]:
+    times: list[tuple[datetime, datetime] | None] = [*spans] if spans else [None]
+    return [item for time in times for item in _search(href, source.collection, intersects=area.json, datetime=time)]
 
 
 def _search(href: str, collection: str, **query: Any) -> Iterator[pystac.Item]:

@@ -100,7 +100,7 @@ def _template(geobox: GeoBox, layer: Layer, chunk: int, shard: int) -> tuple[xr.
     empty = da.zeros(shape, chunks=shards, dtype="float32" if storage.scale != 1 else storage.dtype)
     coords = {**_grid_coords(geobox), "band": np.array(modality.band_names, dtype=object)}
     if modality.temporal:
-        coords["time"] = np.array(layer.steps, dtype="datetime64[ns]")
+        coords |= _time_coords(layer)
     attrs = {"long_name": modality.title, "units": ", ".join(dict.fromkeys(modality.units))}
     dataset = xr.Dataset({modality.variable: (dims, empty, attrs)}, coords=coords)
     encoding: dict[str, Any] = {
@@ -131,7 +131,7 @@ def _coarse_template(layer: Layer) -> tuple[xr.Dataset, dict[str, Any]]:
             LAPSE_RATE: ((), nothing, rate),
         },
         coords={
-            "time": np.array(layer.steps, dtype="datetime64[ns]"),
+            **_time_coords(layer),
             "band": np.array(modality.band_names, dtype=object),
             "latitude": ("latitude", np.array(layer.latitudes), {"units": "degrees_north"}),
             "longitude": ("longitude", np.array(layer.longitudes), {"units": "degrees_east"}),
@@ -143,6 +143,15 @@ def _coarse_template(layer: Layer) -> tuple[xr.Dataset, dict[str, Any]]:
         OROGRAPHY: {"chunks": grid, **missing},
         LAPSE_RATE: missing,
     }
+
+
+def _time_coords(layer: Layer) -> dict[str, Any]:
+    """Each step's first instant and, as CF bounds, its first and the first after it."""
+    starts = np.array(layer.steps, dtype="datetime64[ns]")
+    if not layer.stops:
+        return {"time": starts}
+    bounds = np.stack([starts, np.array(layer.stops, dtype="datetime64[ns]")], axis=1)
+    return {"time": ("time", starts, {"bounds": "time_bounds"}), "time_bounds": (("time", "bound"), bounds)}
 
 
 def keep_recipe(path: Path, recipe: str) -> None:

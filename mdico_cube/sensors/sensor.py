@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Reducer, Source
 from mdico_cube.sensors.offsets import OffsetSentinel
 from mdico_cube.sensors.quality import Quality
-from mdico_cube.spec import Array, Bools, Modality
+from mdico_cube.spec import Array, Band, Bools, Modality, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,23 @@ class Sensor:
     """Properties that its items must have."""
     refuse: Callable[[str, Mapping[str, Any]], None] | None = None
     """(collection id, item properties): raises MdicoError for products this sensor cannot use."""
+
+
+def counted(modality: Modality) -> Modality:
+    """The modality whose only band is the number of observations of each pixel and step.
+
+    Raises:
+        MdicoError: the modality has no time.
+    """
+    if not modality.temporal:
+        raise MdicoError(f"{modality.name}: has no time steps to count observations in. Use another reducer.")
+    return replace(
+        modality,
+        variable="observations",
+        bands=(Band("count", "1", "nearest", "observations"),),
+        storage=Storage("uint16", 1.0, 65535),
+        title=f"{modality.title}, observations",
+    )
 
 
 def declared(asset: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from mdico_cube.cube.ledger import DONE, FAILED, MISSING, Ledger
 from mdico_cube.cube.plan import plan_build
 from mdico_cube.cube.reader import open_cube, open_reader
 from mdico_cube.errors import MdicoError
-from mdico_cube.recipe import Recipe, parse_recipe
+from mdico_cube.recipe import Recipe, Reducer, parse_recipe
 
 WHOLE = (slice(0, SIZE[0]), slice(0, SIZE[1]))
 
@@ -84,6 +84,56 @@ def test_a_month_without_scenes_is_missing_and_said(recipe_facts: dict[str, Any]
     assert not observed[3:].any()
     assert observed[:3].all()
     assert (values[3:] == 0).all()
+
+
+@pytest.mark.parametrize("reducer", get_args(Reducer))
+def test_what_was_not_observed_is_missing_never_zero(recipe_facts: dict[str, Any], reducer: Reducer) -> None:
+    """A step without a scene, and a pixel that no scene of a step saw, under every reducer."""
+    recipe_facts["period"] = {
+        "windows": [["2021-01-01", "2021-01-10"], ["2021-01-14", "2021-01-16"], ["2021-05-01", "2021-05-31"]]
+    }
+    recipe_facts["modalities"] = {
+        "sentinel2": {"bands": ["B04"], "reducer": reducer},
+        "sentinel1": {"reducer": reducer},
+    }
+    plan = plan_build(parse_recipe(recipe_facts))
+    for layer, never in zip(plan.layers, (12, 0), strict=True):  # rows under the cloud of the second window
+        stored = compute_block(layer, plan.geobox)
+        storage = layer.modality.storage
+        assert stored.dtype == storage.dtype
+        missing = ~storage.observed(stored)
+        assert not missing[0].any()
+        assert missing[1, :, :never].all()
+        assert not missing[1, :, never:].any()
+        assert missing[2].all()
+        assert (stored[~missing] != 0).all()
+
+
+def test_counting_observations(recipe_facts: dict[str, Any]) -> None:
+    recipe_facts["modalities"]["sentinel2"]["reducer"] = "count"
+    reader = open_reader(build_cube(parse_recipe(recipe_facts)))
+    values, observed = reader.read("sentinel2", *WHOLE)
+    assert reader.modalities["sentinel2"].band_names == ("count",)
+    assert observed.all()
+    assert (values[:, 0, :12] == 2).all()
+    assert (values[:, 0, 12:] == 3).all()
+    recipe_facts["modalities"]["dem"] = {"reducer": "count"}
+    with pytest.raises(MdicoError, match="dem: has no time steps to count"):
+        plan_build(parse_recipe(recipe_facts))
+
+
+def test_steps_carry_their_start_and_their_end(recipe_facts: dict[str, Any]) -> None:
+    recipe_facts["period"] = {"windows": [["2021-01-01", "2021-01-16"], ["2021-02-20", "2021-03-31"]]}
+    recipe = parse_recipe(recipe_facts)
+    group = open_cube(build_cube(recipe))["sentinel2"]
+    assert group["time"].encoding["bounds"] == "time_bounds"
+    bounds = group["time_bounds"].values.astype("datetime64[D]").astype(str).tolist()
+    assert bounds == [["2021-01-01", "2021-01-17"], ["2021-02-20", "2021-04-01"]]
+    assert group["time"].values.astype("datetime64[D]").astype(str).tolist() == [start for start, _ in bounds]
+    assert len(plan_build(recipe).layers[1].scenes) == 2 + 1 + 3
+    recipe_facts["period"]["windows"][1][1] = "2021-03-30"
+    with pytest.raises(MdicoError, match="other bands or steps of sentinel1, sentinel2"):
+        build_cube(parse_recipe(recipe_facts), resume=True)
 
 
 def test_the_ledger_tells_items_and_offsets(recipe: Recipe) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mdico_cube.cube.composite import _network, mosaic, reduce_step
+from mdico_cube.recipe import Reducer
 
 SHAPE = st.tuples(st.integers(1, 9), st.integers(1, 3), st.integers(1, 4), st.integers(1, 5))
 
@@ -47,6 +49,47 @@ def test_median_and_mean_of_floats(case) -> None:  # type: ignore[no-untyped-def
     for reducer, exact in wanted.items():
         got, seen = reduce_step(list(work), list(observed), reducer)  # type: ignore[arg-type]
         np.testing.assert_allclose(got[:, seen], exact[:, seen], rtol=1e-5, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(stacks(np.uint16), stacks(np.float32)))
+def test_reducers_against_a_loop_over_pixels(case) -> None:  # type: ignore[no-untyped-def]
+    """First, count and medoid as one would write them down; the medoid is as near to all others as any."""
+    work, observed = case
+    first, seen = reduce_step(list(work), list(observed), "first")
+    count, counted = reduce_step(list(work), list(observed), "count")
+    medoid, known = reduce_step(list(work), list(observed), "medoid")
+    n, _, h, w = work.shape
+    for y, x in np.ndindex(h, w):
+        there = [i for i in range(n) if observed[i, y, x]]
+        assert seen[y, x] == counted[y, x] == known[y, x] == bool(there)
+        assert count[0, y, x] == len(there)
+        if not there:
+            continue
+        assert (first[:, y, x] == work[there[0], :, y, x]).all()
+        vectors = {i: work[i, :, y, x].astype(np.float64) for i in there}
+        far = {i: sum(np.linalg.norm(vectors[i] - vectors[j]) for j in there) for i in there}
+        chosen = [i for i in there if (work[i, :, y, x] == medoid[:, y, x]).all()]
+        assert chosen
+        assert min(far[i] for i in chosen) <= min(far.values()) * (1 + 1e-5) + 1e-6
+
+
+def test_of_equally_near_observations_the_medoid_is_the_first() -> None:
+    work = [np.full((2, 1, 1), value, np.uint16) for value in (30, 10, 20, 20)]
+    observed = [np.ones((1, 1), bool)] * 4
+    assert reduce_step(work[:2], observed[:2], "medoid")[0][0, 0, 0] == 30
+    assert reduce_step(work, observed, "medoid")[0][0, 0, 0] == 20
+
+
+@settings(max_examples=30, deadline=None)
+@given(stacks(np.uint16), st.sampled_from(get_args(Reducer)))
+def test_what_was_never_seen_is_not_observed_and_clouds_do_not_matter(case, reducer) -> None:  # type: ignore[no-untyped-def]
+    work, observed = case
+    got, seen = reduce_step(list(work), list(observed), reducer)
+    assert (seen == observed.any(axis=0)).all()
+    other = np.where(observed[:, None], work, 12345).astype(work.dtype)
+    again, _ = reduce_step(list(other), list(observed), reducer)
+    assert (got[:, seen] == again[:, seen]).all()
 
 
 @settings(max_examples=40, deadline=None)

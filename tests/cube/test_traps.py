@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import pystac
 import pytest
 from odc.geo.geobox import GeoBox
@@ -14,6 +13,7 @@ from mdico_cube.cube.check import Verdict, judge_item
 from mdico_cube.cube.duplicates import newest
 from mdico_cube.cube.plan import _assign
 from mdico_cube.sensors.registry import get_sensor
+from mdico_cube.spec import Period
 
 TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 
@@ -109,10 +109,10 @@ def test_the_same_acquisition_twice() -> None:
 def test_the_local_solar_day_decides_the_month() -> None:
     """22:40 UTC on the last of January is the first of February in New South Wales."""
     grid = GeoBox.from_bbox((700000, 6200000, 700640, 6200640), "EPSG:32755", resolution=10)
-    edges = pd.date_range("2021-01-01", "2021-03-01", freq="MS")
+    period = Period("2021-01-01", "2021-02-28")
     shape = grid.extent.to_crs("EPSG:4326").json
     items = [same("late", "2021-01-31T22:40:00Z"), same("early", "2021-01-31T10:00:00Z")]
     for one in items:
         one.geometry = shape
-    steps, scenes = _assign(items, grid, edges)
+    steps, scenes = period.steps(), _assign(items, grid, period.intervals())
     assert {scene.item.id: steps[scene.step] for scene in scenes} == {"late": "2021-02-01", "early": "2021-01-01"}
