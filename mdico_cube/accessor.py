@@ -17,6 +17,7 @@ from odc.geo.geom import point
 from mdico_cube.cube.layer import layer_from
 from mdico_cube.cube.ledger import STATE_NAMES, Ledger
 from mdico_cube.cube.reader import open_cube
+from mdico_cube.cube.target import Location, locate
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.charts import availability_figure
 from mdico_cube.maps.images import SIDE, QuickLook, look_at, view_bands
@@ -209,7 +210,7 @@ class CubeAccessor(Views):
                 yield _named(modality, node.to_dataset()[modality.variable])
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Location:
         """Where the cube lies.
 
         Raises:
@@ -218,7 +219,7 @@ class CubeAccessor(Views):
         source = self._tree.root.encoding.get("source")
         if source is None:
             raise MdicoError("this tree does not know its cube on disk. Open it with `mdico_cube.open_cube`.")
-        return Path(source)
+        return locate(source)
 
     def ledger(self) -> pd.DataFrame:
         """How every shard came about: one row per sensor and shard, written by the build."""
@@ -300,7 +301,7 @@ def _pixel(view: _View, x: float, y: float, crs: str) -> pd.DataFrame:
     )
 
 
-def _ledger_rows(cube: Path, name: str) -> Iterator[dict[str, Any]]:
+def _ledger_rows(cube: Location, name: str) -> Iterator[dict[str, Any]]:
     for (row, column), entry in Ledger(cube, name).entries().items():
         yield {
             "modality": name,

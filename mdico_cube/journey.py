@@ -19,12 +19,13 @@ from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.trainer import fit
 from mdico_cube.cube.build import build_cube, check_free
 from mdico_cube.cube.catalog import catalog_folder
+from mdico_cube.cube.change import writing
 from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.items import ITEMS, Change, compare_items, read_items
 from mdico_cube.cube.lazy import lazy_scenes
 from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.reader import open_reader
-from mdico_cube.cube.store import write_labels, writing
+from mdico_cube.cube.store import write_labels
 from mdico_cube.demo.region import DemoRegion, write_region
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import write_cog

@@ -15,6 +15,7 @@ import zarr
 from odc.geo.geobox import GeoBox
 
 from mdico_cube import __version__
+from mdico_cube.cube.change import writing
 from mdico_cube.cube.composite import mosaic, reduce_step
 from mdico_cube.cube.execute import crew_for, execute, threads_each
 from mdico_cube.cube.grid import Shard
@@ -24,7 +25,7 @@ from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
 from mdico_cube.cube.plan_file import dump_plan, load_plan
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.scenes import Notes, read_calibrated
-from mdico_cube.cube.store import create_cube, keep_recipe, writing
+from mdico_cube.cube.store import create_cube, keep_recipe
 from mdico_cube.cube.work import WorkFolder
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import meter, say

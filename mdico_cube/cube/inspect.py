@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from mdico_cube.cube.items import uses
 from mdico_cube.cube.ledger import DOUBT, FAILED, STANDS, STATE_NAMES, FailedRead, Ledger
 from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.target import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +53,17 @@ class LayerStatus:
         ]
 
 
-def inspect_cube(path: Path) -> list[LayerStatus]:
+def inspect_cube(path: Location) -> list[LayerStatus]:
     """The state of every modality of a cube.
 
     Raises:
         MdicoError: there is no cube.
     """
     left_out = uses(path)
-    return [_status(Path(path), name, left_out.get(name, {})) for name in open_reader(path).modalities]
+    return [_status(path, name, left_out.get(name, {})) for name in open_reader(path).modalities]
 
 
-def _status(path: Path, modality: str, left_out: dict[str, str]) -> LayerStatus:
+def _status(path: Location, modality: str, left_out: dict[str, str]) -> LayerStatus:
     entries = Ledger(path, modality).entries()
     standing = [entry for entry in entries.values() if entry.state in STANDS]
     said = {item: why.partition(DOUBT) for entry in standing for item, why in entry.offsets.items()}

@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import pystac
 import rustac
 import shapely
-import zarr
 
+from mdico_cube.cube.change import changing
+from mdico_cube.cube.target import Location, locate, open_group
 from mdico_cube.errors import MdicoError
 from mdico_cube.schema import LEDGER
 
@@ -176,7 +177,7 @@ def unpack_items(content: bytes, name: str) -> dict[str, Answer]:
     return answers
 
 
-def save_items(content: bytes, folder: Path, cube: Path) -> None:
+def save_items(content: bytes, folder: Path, cube: Location) -> None:
     """Put the items beside the cube and into its ledger, where they do not stand already.
 
     Inside, they are one uncompressed chunk of bytes: `ledger/items/c/0` is the same Parquet file.
@@ -188,35 +189,36 @@ def save_items(content: bytes, folder: Path, cube: Path) -> None:
         draft.replace(target)
     if _inside(cube) != content:
         values = np.frombuffer(content, dtype=np.uint8)
-        array = zarr.open_group(cube, path=LEDGER, mode="a", zarr_format=3).create_array(
-            "items",
-            shape=values.shape,
-            chunks=values.shape,
-            dtype="uint8",
-            compressors=None,
-            dimension_names=("byte",),
-            attributes={"media_type": "application/vnd.apache.parquet"},
-            overwrite=True,
-        )
-        array[:] = values
+        with changing(cube, "items kept", metadata=True) as change:
+            array = open_group(change.target, "a", LEDGER).create_array(
+                "items",
+                shape=values.shape,
+                chunks=values.shape,
+                dtype="uint8",
+                compressors=None,
+                dimension_names=("byte",),
+                attributes={"media_type": "application/vnd.apache.parquet"},
+                overwrite=True,
+            )
+            array[:] = values
 
 
-def _inside(cube: Path) -> bytes | None:
+def _inside(cube: Location) -> bytes | None:
     try:
-        return np.asarray(zarr.open_array(cube, path=f"{LEDGER}/items", mode="r")[:]).tobytes()
+        return np.asarray(open_group(cube, "r", LEDGER)["items"][:]).tobytes()  # type: ignore[index]
     except (FileNotFoundError, ValueError, KeyError):
         return None
 
 
-def read_items(place: str | Path) -> dict[str, Answer]:
+def read_items(place: Location) -> dict[str, Answer]:
     """The saved items of a file, or of a cube that keeps them, by modality.
 
     Raises:
         MdicoError: no such file, or not one that a build wrote.
     """
-    path = Path(place)
+    path = locate(place)
     try:
-        content = _inside(path) if path.is_dir() else path.read_bytes()
+        content = path.read_bytes() if isinstance(path, Path) and not path.is_dir() else _inside(path)
     except OSError as error:
         raise MdicoError(f"items {path}: cannot be read ({error.strerror}). Give the {ITEMS} of a build.") from error
     if content is None:
@@ -224,7 +226,7 @@ def read_items(place: str | Path) -> dict[str, Answer]:
     return unpack_items(content, str(path))
 
 
-def uses(cube: Path) -> dict[str, dict[str, str]]:
+def uses(cube: Location) -> dict[str, dict[str, str]]:
     """Modality -> item that was found and not read -> why, as a cube keeps it; nothing where it keeps no items."""
     content = _inside(cube)
     found: dict[str, dict[str, str]] = {}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
+from mdico_cube.cube.target import Mode, Target, open_group
 from mdico_cube.schema import LEDGER
 
 MISSING, DONE, FAILED, GAPS = 0, 1, 2, 3
@@ -95,9 +95,9 @@ class Entry:
         return Origin(self.settings, self.grid, self.steps)
 
 
-def create_ledger(cube: Path, modality: str, shape: tuple[int, int]) -> None:
+def create_ledger(cube: Target, modality: str, shape: tuple[int, int]) -> None:
     """Make the empty ledger of one modality: `shape` counts shards along y and x."""
-    group = zarr.open_group(cube, mode="a", zarr_format=3).require_group(f"{LEDGER}/{modality}")
+    group = open_group(cube, "a").require_group(f"{LEDGER}/{modality}")
     group.create_array(
         "entry", shape=shape, chunks=(1, 1), dtype="string", fill_value="", dimension_names=("shard_y", "shard_x")
     )
@@ -110,9 +110,9 @@ class Ledger:
     holds state and digest, which is all that a resumed build reads; the second holds the whole entry as JSON.
     """
 
-    def __init__(self, cube: Path, modality: str, mode: str = "r") -> None:
+    def __init__(self, cube: Target, modality: str, mode: Mode = "r") -> None:
         with zarr.config.set(_BATCH):
-            group: Any = zarr.open_group(cube, path=f"{LEDGER}/{modality}", mode=mode, zarr_format=3)  # type: ignore[arg-type]
+            group: Any = open_group(cube, mode, f"{LEDGER}/{modality}")
             self._texts = group["entry"]
 
     def states(self) -> np.ndarray[Any, np.dtype[np.int8]]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,9 @@ from odc.geo.geobox import GeoBox
 from mdico_cube.cube.coarse import CoarseLayer, interpolate, pixel_degrees
 from mdico_cube.cube.layer import layer_from
 from mdico_cube.cube.ledger import STANDS, Ledger
+from mdico_cube.cube.remote import reaching
 from mdico_cube.cube.shards import BlockReader, block_reader
+from mdico_cube.cube.target import Location, is_consolidated, locate, open_group, open_store
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Backend
 from mdico_cube.schema import LABELS, LAPSE_RATE, OROGRAPHY, UNLABELLED, VERSION, check_cube
@@ -29,11 +30,12 @@ from mdico_cube.spec import Array, Bools, Floats, LabelClass, Modality
 class CubeReader:
     """A cube as plain arrays: opened once per process, no Dask between a block and its bytes."""
 
-    def __init__(self, path: Path, backend: Backend = "auto") -> None:
-        self.path = path
+    def __init__(self, path: Location, backend: Backend = "auto") -> None:
+        self.path = path = locate(path)
         self._backend = backend
         try:
-            self._root = zarr.open_group(path, mode="r", zarr_format=3)
+            with reaching(path):
+                self._root = open_group(path)
         except (FileNotFoundError, ValueError, OSError) as error:
             raise MdicoError(f"{path}: is no cube (no Zarr group there). Build one with `mdico build`.") from error
         facts = dict(self._root.attrs)
@@ -194,9 +196,9 @@ class CubeReader:
             raise MdicoError(f"{self.path}: has no {modality}. It has {', '.join(self.modalities)}.")
 
 
-def open_reader(path: str | Path, backend: Backend = "auto") -> CubeReader:
-    """The cube's reader, opened once per process, path and backend."""
-    return _open_cached(Path(path).resolve(), backend)
+def open_reader(path: Location, backend: Backend = "auto") -> CubeReader:
+    """The cube's reader, opened once per process, location and backend."""
+    return _open_cached(locate(path), backend)
 
 
 def forget_readers() -> None:
@@ -205,25 +207,32 @@ def forget_readers() -> None:
 
 
 @lru_cache(maxsize=8)
-def _open_cached(path: Path, backend: Backend) -> CubeReader:
+def _open_cached(path: Location, backend: Backend) -> CubeReader:
     return CubeReader(path, backend)
 
 
-def open_cube(path: str | Path) -> xr.DataTree:
+def open_cube(path: Location) -> xr.DataTree:
     """The cube as a lazy DataTree for people: physical values, NaN where missing, coordinates and CRS on every group.
 
     Raises:
         MdicoError: there is no cube, or it breaks the layout.
     """
-    open_reader(path)
+    place = open_reader(path).path
     tree = xr.open_datatree(
-        Path(path), engine="zarr", consolidated=False, decode_coords="all", chunks={}, mask_and_scale=True
+        open_store(place),  # type: ignore[arg-type]
+        engine="zarr",
+        zarr_format=3,
+        consolidated=is_consolidated(place),
+        decode_coords="all",
+        chunks={},
+        mask_and_scale=True,
     )
+    tree.encoding["source"] = str(place)
     check_cube(tree)
     return tree
 
 
-def cube_recipe(path: str | Path) -> dict[str, Any]:
+def cube_recipe(path: Location) -> dict[str, Any]:
     """The recipe a cube was built from."""
     recipe: dict[str, Any] = json.loads(str(open_reader(path).attrs["mdico_recipe"]))
     return recipe

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-import zarr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from zarr.codecs import ZstdCodec
 
+from mdico_cube.cube.change import changing, creating, writing
 from mdico_cube.cube.layer import Layer, describe_layer
 from mdico_cube.cube.ledger import create_ledger
 from mdico_cube.cube.reader import CubeReader, forget_readers
-from mdico_cube.errors import MdicoError
+from mdico_cube.cube.target import Location, open_group, open_store
 from mdico_cube.schema import COARSE, LABELS, LAPSE_RATE, OROGRAPHY, STATIC, TEMPORAL, UNLABELLED, VERSION
 from mdico_cube.spec import Array, LabelClass
 
@@ -29,7 +27,7 @@ GRID_MAPPING = "spatial_ref"
 
 
 def create_cube(
-    path: Path,
+    path: Location,
     geobox: GeoBox,
     layers: Sequence[Layer],
     chunk: int,
@@ -40,17 +38,14 @@ def create_cube(
 ) -> None:
     """Write the metadata of a cube whose every pixel is still missing. No pixel is computed.
 
-    It carries an empty ledger with `ledger_shape` shards along y and x; a coarse modality is one shard. It is made in
-    a folder beside `path` and renamed, so `path` is a whole cube or does not exist; with `overwrite` a cube that stands
-    there goes last.
+    It carries an empty ledger with `ledger_shape` shards along y and x; a coarse modality is one shard. The
+    root's metadata is put in place last, so that there is a whole cube at `path` or none; with `overwrite` a cube that
+    stands there goes first on an object store and last elsewhere.
 
     Raises:
-        MdicoError: the folder cannot be written.
+        MdicoError: the place cannot be written, or holds something that is no cube.
     """
-    draft = path.with_name(f".{path.name}.draft")
-    with writing(path):
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.parent.mkdir(parents=True, exist_ok=True)
+    with creating(path, overwrite) as draft:
         root = xr.Dataset(coords=_grid_coords(geobox), attrs={**_root_attrs(geobox, layers, chunk, shard), **attrs})
         root.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
         for layer in layers:
@@ -66,9 +61,6 @@ def create_cube(
                 encoding=encoding,
             )
             create_ledger(draft, layer.modality.name, (1, 1) if coarse else ledger_shape)
-        if overwrite and path.exists():
-            shutil.rmtree(path)
-        draft.rename(path)
     forget_readers()
 
 
@@ -154,32 +146,15 @@ def _time_coords(layer: Layer) -> dict[str, Any]:
     return {"time": ("time", starts, {"bounds": "time_bounds"}), "time_bounds": (("time", "bound"), bounds)}
 
 
-def keep_recipe(path: Path, recipe: str) -> None:
+def keep_recipe(path: Location, recipe: str) -> None:
     """Note the recipe (JSON) that the cube's shards are being built from."""
-    with writing(path):
-        zarr.open_group(path, mode="r+", zarr_format=3).attrs["mdico_recipe"] = recipe
+    with writing(path), changing(path, "recipe kept", metadata=True) as change:
+        open_group(change.target, "r+").attrs["mdico_recipe"] = recipe
     forget_readers()
 
 
-class writing:  # noqa: N801 - reads as a phrase: with writing(path)
-    """Turn a failed write into one sentence that says what to do."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise MdicoError(
-                f"{self.path}: cannot be written ({error.strerror or error}). "
-                "Free space there or choose another output folder; finished work is kept, go on with --resume."
-            ) from error
-
-
 def write_labels(
-    path: Path,
+    path: Location,
     label: npt.NDArray[np.uint8],
     group: npt.NDArray[np.int32] | None,
     legend: Sequence[LabelClass],
@@ -187,7 +162,7 @@ def write_labels(
 ) -> None:
     """Write /labels: label (y, x) class index with 255 = unlabelled, and parcel (y, x) with 0 = none.
 
-    Nothing is written where the same labels stand already.
+    Nothing is written where the same labels stand already: their digest is noted last.
     """
     reader = CubeReader(path)
     facts = {**attrs, "legend": [asdict(entry) for entry in legend], "digest": _digest(label, group)}
@@ -200,13 +175,15 @@ def write_labels(
     dataset = xr.Dataset(
         {name: (("y", "x"), values) for name, (values, _) in layers.items()},
         coords=_grid_coords(reader.geobox),
-        attrs=facts,
+        attrs={key: value for key, value in facts.items() if key != "digest"},
     )
     encoding = {
         name: {"chunks": side, "grid_mapping": GRID_MAPPING, "_FillValue": fill} for name, (_, fill) in layers.items()
     }
-    with writing(path):
-        dataset.to_zarr(path, group=LABELS, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+    with writing(path), changing(path, "labels", metadata=True) as change:
+        store = open_store(change.target, "r+")
+        dataset.to_zarr(store, group=LABELS, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        open_group(store, "r+", LABELS).attrs["digest"] = facts["digest"]
     forget_readers()
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mdico_cube.colearn.mlm import stac_class
+from mdico_cube.cube.change import writing
 from mdico_cube.cube.reader import CubeReader, open_reader
-from mdico_cube.cube.store import writing
+from mdico_cube.cube.target import Location
 from mdico_cube.maps.cog import read_legend
 from mdico_cube.maps.outputs import NODATA
 from mdico_cube.maps.write import find_maps, read_map
@@ -27,15 +28,15 @@ _ZARR = "application/vnd.zarr; version=3"
 _JSON, _GEOJSON = "application/json", "application/geo+json"
 
 
-def write_item(source: Path, cube: Path, bundle: Path) -> Path:
+def write_item(source: Path, cube: Location, bundle: Path) -> Path:
     """Write the STAC item of one map as `<stem>.json` beside `<stem>.tif`, whole or not at all.
 
     It names the grid, the season, the classes with their colours, and links to the cube and to the model's own item.
-    Every address in it is relative, so a run's folder can move.
+    Every address in it is relative, so a run's folder can move, but for a cube that lies elsewhere.
 
     Args:
         source: folder of a complete Zarr map whose GeoTIFFs stand beside it.
-        cube: folder of the cube it was made from.
+        cube: where the cube it was made from lies.
         bundle: folder of the bundle it was made with.
 
     Returns:
@@ -58,8 +59,8 @@ def write_item(source: Path, cube: Path, bundle: Path) -> Path:
         "id": source.stem,
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "bbox": [west, south, east, north],
-        "properties": {**_when(reader, facts["modality"]), **_properties(facts), **_projection(reader)},
-        "links": _links(target, Path(cube), Path(bundle)),
+        "properties": {**_when(reader, facts["modality"], source), **_properties(facts), **_projection(reader)},
+        "links": _links(target, reader.path, Path(bundle)),
         "assets": _assets(source, classes),
         "collection": "maps",
     }
@@ -106,11 +107,11 @@ def degrees_box(reader: CubeReader) -> tuple[float, float, float, float]:
     return left, bottom, right, top
 
 
-def _when(reader: CubeReader, modality: str) -> dict[str, Any]:
-    """The days the sensor's steps begin on; a sensor without time takes those of the cube."""
+def _when(reader: CubeReader, modality: str, source: Path) -> dict[str, Any]:
+    """The days the sensor's steps begin on; a sensor without time takes those of the cube, else the map's own day."""
     steps = [step for name in (modality, *reader.modalities) for step in reader.steps(name) if step]
     if not steps:
-        written = datetime.fromtimestamp(reader.path.stat().st_mtime, UTC)
+        written = datetime.fromtimestamp(source.stat().st_mtime, UTC)
         return {"datetime": written.strftime("%Y-%m-%dT%H:%M:%SZ")}
     own = [step for step in reader.steps(modality) if step] or steps
     return {
@@ -137,7 +138,7 @@ def _projection(reader: CubeReader) -> dict[str, Any]:
     }
 
 
-def _links(target: Path, cube: Path, bundle: Path) -> list[dict[str, Any]]:
+def _links(target: Path, cube: Location, bundle: Path) -> list[dict[str, Any]]:
     return [
         {"rel": "root", "href": f"./{COLLECTION}", "type": _JSON},
         {"rel": "parent", "href": f"./{COLLECTION}", "type": _JSON},
@@ -147,11 +148,13 @@ def _links(target: Path, cube: Path, bundle: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _link(rel: str, path: Path, target: Path, kind: str, title: str) -> dict[str, Any]:
+def _link(rel: str, path: Location, target: Path, kind: str, title: str) -> dict[str, Any]:
     return {"rel": rel, "href": _relative(path, target), "type": kind, "title": title}
 
 
-def _relative(path: Path, target: Path) -> str:
+def _relative(path: Location, target: Path) -> str:
+    if isinstance(path, str):
+        return path.removeprefix("icechunk+")
     found = Path(os.path.relpath(Path(path).resolve(), target.resolve().parent)).as_posix()
     return found if found.startswith("../") else f"./{found}"
 

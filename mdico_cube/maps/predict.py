@@ -19,6 +19,7 @@ from mdico_cube.colearn.bundle import Bundle, check_fit, load_bundle
 from mdico_cube.colearn.fast import SeriesModel, fast_form
 from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.reader import CubeReader, open_reader
+from mdico_cube.cube.target import Location, locate
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.outputs import LABEL, NODATA, Bytes, Variable, count_observations, depth, encode, variables
 from mdico_cube.recipe import MapOutput, Precision
@@ -90,7 +91,7 @@ def _encoded(
 class MapPlan:
     """One cube and one bundle that were found to fit: everything a worker needs, and nothing heavy."""
 
-    cube: Path
+    cube: Location
     bundle: Path
     digest: str
     """Of the bundle: a worker refuses one that was swapped under the plan."""
@@ -134,7 +135,7 @@ class MapPlan:
 
 
 def plan_map(
-    cube: Path,
+    cube: Location,
     bundle: Path,
     pixels: int = PIXELS,
     precision: Precision = "32-true",
@@ -145,7 +146,7 @@ def plan_map(
     Raises:
         MdicoError: no such cube or bundle, or bands, units or steps differ.
     """
-    cube, bundle = Path(cube).resolve(), Path(bundle).resolve()
+    cube, bundle = locate(cube), Path(bundle).resolve()
     reader = open_reader(cube)
     config = _loaded(bundle).bundle.config
     name = config.modality
@@ -158,7 +159,7 @@ def plan_map(
 
 
 def predict_map(
-    cube: Path,
+    cube: Location,
     bundle: Path,
     pixels: int = PIXELS,
     precision: Precision = "32-true",

@@ -18,6 +18,7 @@ import zarr
 from dask.base import compute
 from dask.delayed import Delayed, delayed
 
+from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.outputs import NODATA, Bytes
 from mdico_cube.maps.predict import (
@@ -38,7 +39,7 @@ _WAVE = 4  # shards per worker submitted at once
 
 
 def write_map(
-    cube: Path,
+    cube: Location,
     bundle: Path,
     target: Path,
     overwrite: bool = False,
@@ -79,7 +80,7 @@ def write_map(
 
 
 def is_stale(
-    cube: Path,
+    cube: Location,
     bundle: Path,
     target: Path,
     precision: Precision = "32-true",

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import zarr
 
+from mdico_cube.cube.change import writing
 from mdico_cube.cube.reader import CubeReader, open_reader
-from mdico_cube.cube.store import writing
+from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.splits import Ints, Split, assign_folds
 from mdico_cube.patches.tally import Tally, tally_cube
@@ -24,7 +25,7 @@ VERSION = 1
 _OPTIONS = ("block", "guard", "split", "folds", "test_fold", "validation", "test", "seed")
 
 
-def make_split(cube: Path, target: Path, section: SampleSection) -> Split:
+def make_split(cube: Location, target: Path, section: SampleSection) -> Split:
     """Decide the fold of every block, group or year of a cube's labels and keep it at `target` (Zarr v3).
 
     A split that was made from the same labels and options is kept as it is. It is made beside its place and renamed.

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.divide import make_split
 from mdico_cube.patches.index import SampleIndex
@@ -46,7 +47,7 @@ def index_path(folder: Path) -> Path:
     return folder / "samples-index.parquet"
 
 
-def choose_windows(cube: Path, folder: Path, modalities: Sequence[str], section: SampleSection) -> Sampling:
+def choose_windows(cube: Location, folder: Path, modalities: Sequence[str], section: SampleSection) -> Sampling:
     """Split a cube's labels, index its windows and draw; split and index are kept in `folder` and used again.
 
     The windows that are drawn are checked against the labels at the very end, whatever led to them.

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
+from mdico_cube.cube.change import writing
 from mdico_cube.cube.layer import Layer, describe_layer
 from mdico_cube.cube.reader import CubeReader, open_reader
-from mdico_cube.cube.store import writing
+from mdico_cube.cube.target import Location, name_of
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.draw import choose_windows
 from mdico_cube.patches.samples import VERSION, origin, samples_attrs
@@ -35,7 +36,7 @@ _WAVE = 32  # groups of windows in one Dask call: bounds memory and graph, whate
 
 
 def extract_samples(
-    cube: Path,
+    cube: Location,
     target: Path,
     modalities: Sequence[str],
     section: SampleSection,
@@ -100,7 +101,7 @@ def check_origin(samples: Path, reader: CubeReader) -> None:
         )
 
 
-def cut_group(cube: Path, group: Group, y: Ints, x: Ints, side: int, modalities: Sequence[str]) -> dict[str, Array]:
+def cut_group(cube: Location, group: Group, y: Ints, x: Ints, side: int, modalities: Sequence[str]) -> dict[str, Array]:
     """Stored values (N, T, C, side, side) of the windows at rows y, columns x, per modality."""
     reader = open_reader(cube)
     y, x = y - group.y.start, x - group.x.start
@@ -108,7 +109,7 @@ def cut_group(cube: Path, group: Group, y: Ints, x: Ints, side: int, modalities:
 
 
 def _cut_all(
-    cube: Path, groups: list[Group], windows: Windows, modalities: Sequence[str]
+    cube: Location, groups: list[Group], windows: Windows, modalities: Sequence[str]
 ) -> Iterator[tuple[Group, dict[str, Array]]]:
     task = dask.delayed(cut_group, pure=False)
     for start in range(0, len(groups), _WAVE):
@@ -184,7 +185,7 @@ def _attrs(
     return {
         "mdico_samples": VERSION,
         "made_from": made_from(reader, tuple(facts), section),
-        "cube": reader.path.name,
+        "cube": name_of(reader.path),
         "sampling": section.model_dump(mode="json"),
         "legend": [asdict(entry) for entry in reader.legend],
         "modalities": {

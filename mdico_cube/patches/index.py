@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mdico_cube.cube.store import writing
+from mdico_cube.cube.change import writing
 from mdico_cube.errors import MdicoError
 from mdico_cube.spec import LabelClass
 

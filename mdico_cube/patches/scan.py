@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from mdico_cube.cube.grid import Shard, shards
 from mdico_cube.cube.reader import CubeReader, open_reader
+from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.divide import open_split, split_origin
 from mdico_cube.patches.index import IndexFacts, SampleIndex, index_schema, open_index, write_index
@@ -30,7 +31,9 @@ _BYTES = 64 << 20  # stored pixels of one modality that are read at once
 _PIXEL_OPTIONS = ("patch", "strategy", "stride", "candidates", "places")
 
 
-def make_index(cube: Path, split: Path, target: Path, modalities: Sequence[str], section: SampleSection) -> SampleIndex:
+def make_index(
+    cube: Location, split: Path, target: Path, modalities: Sequence[str], section: SampleSection
+) -> SampleIndex:
     """Every candidate window of a cube with its labels, fold, and share of observed pixels, kept at `target` (Parquet).
 
     An index of the same pixels, labels and options is kept; where only the split has changed, blocks and folds are told
@@ -87,7 +90,7 @@ def _standing(target: Path) -> SampleIndex | None:
         return None
 
 
-def scan_shard(cube: Path, split: Path, facts: IndexFacts, section: SampleSection, shard: Shard) -> pa.Table:
+def scan_shard(cube: Location, split: Path, facts: IndexFacts, section: SampleSection, shard: Shard) -> pa.Table:
     """The rows of the windows that begin in one shard; see `patches.index`."""
     reader = open_reader(cube)
     if section.strategy == "random":
@@ -141,7 +144,7 @@ def _fold_columns(reader: CubeReader, split: Path, y: Ints, x: Ints, side: int) 
     return {"block": found.blocks(y + side // 2, x + side // 2), "fold": fold}
 
 
-def _refold(cube: Path, split: Path, index: Path, group: int, side: int) -> pa.Table:
+def _refold(cube: Location, split: Path, index: Path, group: int, side: int) -> pa.Table:
     with pq.ParquetFile(index) as file:
         table = file.read_row_group(group)
     y, x = (table[name].to_numpy().astype(np.int64) for name in ("y", "x"))

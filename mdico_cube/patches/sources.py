@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.shards import ShardReader, shard_reader
+from mdico_cube.cube.target import Location
 from mdico_cube.patches.samples import SampleStore
 from mdico_cube.patches.splits import Ints
 from mdico_cube.patches.windows import Windows
@@ -120,7 +120,7 @@ class StoredWindows:
 class CubeWindows:
     """Windows read from the cube when they are needed."""
 
-    cube: Path
+    cube: Location
     windows: Windows
     names: tuple[str, ...]
     """Modalities."""

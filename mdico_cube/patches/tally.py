@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from mdico_cube.cube.grid import Shard, shards
 from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.target import Location
 from mdico_cube.patches.splits import Ints
 from mdico_cube.patches.waves import in_waves
 
@@ -81,7 +81,7 @@ def tally_block(
     return Tally(key // _LABELS // blocks, number, np.where(found == _LABELS - 1, -1, found), pixels.astype(np.int64))
 
 
-def tally_cube(cube: Path, block: int) -> Tally:
+def tally_cube(cube: Location, block: int) -> Tally:
     """The table of a cube's labels, gathered through Dask over its shards.
 
     Raises:
@@ -98,7 +98,7 @@ def tally_cube(cube: Path, block: int) -> Tally:
     return merge_tallies([total, *waiting])
 
 
-def _tally_shard(cube: Path, shard: Shard, block: int, across: int) -> Tally:
+def _tally_shard(cube: Location, shard: Shard, block: int, across: int) -> Tally:
     reader = open_reader(cube)
     label, parcel = reader.labels(shard.y, shard.x), reader.parcels(shard.y, shard.x)
     return tally_block(label, parcel, shard.y.start, shard.x.start, block, across)
