@@ -35,10 +35,11 @@ from mdico_cube.maps.precision import record_bf16_loss
 from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores, Scores
 from mdico_cube.maps.write import is_stale, map_path, write_map
-from mdico_cube.patches.dataset import make_loader
+from mdico_cube.patches.augment import Augment, make_augment
+from mdico_cube.patches.dataset import WindowLoader, make_loader
 from mdico_cube.patches.extract import check_origin, extract_samples
 from mdico_cube.patches.labels import rasterize_labels
-from mdico_cube.patches.samples import open_samples
+from mdico_cube.patches.samples import SampleStore, open_samples
 from mdico_cube.patches.sources import StoredWindows
 from mdico_cube.patches.splits import TEST, TRAIN, VALIDATION
 from mdico_cube.progress import say
@@ -207,14 +208,15 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
     _check_samples(recipe, places)
     honest = section.protocol == "honest"
     learn, stop = ((TRAIN,), (VALIDATION,)) if honest else ((TRAIN, VALIDATION), (TEST,))
-    batch = section.train.batch
+    inputs = {name: store.inputs[name] for name in section.modalities}
+    augment = make_augment(section.augment, {name: spec.steps for name, spec in inputs.items()})
     trained = fit(
         method,
-        {name: store.inputs[name] for name in section.modalities},
+        inputs,
         store.legend,
         section,
-        make_loader(StoredWindows(store, learn, section.modalities), batch, shuffle_seed=seed),
-        make_loader(StoredWindows(store, stop, section.modalities), batch),
+        _loader(recipe, store, learn, seed, augment),
+        _loader(recipe, store, stop),
         store.class_counts(*learn),
         places.model(method, seed),
         seed,
@@ -222,6 +224,14 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
     )
     for folder in _bundles(recipe, method, seed):
         save_bundle(folder, trained, folder.name, bbox=degrees_box(open_reader(places.cube)), overwrite=True)
+
+
+def _loader(
+    recipe: Recipe, store: SampleStore, folds: Sequence[int], seed: int | None = None, augment: Augment | None = None
+) -> WindowLoader:
+    section, names = recipe.loader, recipe.colearn.modalities
+    source = StoredWindows(store, folds, names)
+    return make_loader(source, recipe.colearn.train.batch, seed, section.workers, section.buffer, augment)
 
 
 def _bundles(recipe: Recipe, method: str, seed: int) -> list[Path]:

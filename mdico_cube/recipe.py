@@ -541,6 +541,23 @@ class TrainSection(Section):
     loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
 
 
+class AugmentSection(Section):
+    """What happens to training windows, alike in every modality, its mask and the labels; never when mapping."""
+
+    flip: bool = False
+    """Mirror left to right and top to bottom at random (patches)."""
+    rotate: bool = False
+    """Turn by quarter turns at random (patches)."""
+    shift_steps: Annotated[int, Field(ge=0)] = 0
+    """Move whole series by up to so many steps; what comes from outside is not observed."""
+    shift_days: Annotated[int, Field(ge=0)] = 0
+    """Say that a window was seen up to so many days earlier or later; for encoders that read dates (ltae, gru)."""
+    drop_steps: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that a step of a series is hidden; each sensor by itself."""
+    drop_sensor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Probability that one sensor of a window is hidden as a whole; never the only one observed."""
+
+
 class ColearnSection(Section):
     """Which methods learn from which modalities."""
 
@@ -558,6 +575,7 @@ class ColearnSection(Section):
     timmil: TiMMILSection = TiMMILSection()
     discom: DisCoMSection = DisCoMSection()
     train: TrainSection = TrainSection()
+    augment: AugmentSection = AugmentSection()
 
     @field_validator("methods", "seeds")
     @classmethod
@@ -595,6 +613,15 @@ class MapSection(Section):
     """A map's extras beside class and confidence: probabilities and entropy in percent, observations = valid steps."""
 
 
+class LoaderSection(Section):
+    """How windows reach the trainer. Nothing here changes a window."""
+
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that read ahead; 0 = a thread of the training process. Batches do not depend on it."""
+    buffer: Annotated[int, Field(ge=1)] = 64
+    """Megabytes of windows read together and shuffled among each other; larger mixes windows of more chunks."""
+
+
 class Recipe(Section):
     """The whole run."""
 
@@ -612,6 +639,7 @@ class Recipe(Section):
     """Sensor -> options. An empty section takes every default."""
     labels: LabelSection
     samples: SampleSection = SampleSection()
+    loader: LoaderSection = LoaderSection()
     colearn: ColearnSection
     maps: MapSection = MapSection()
     read: ReadSection = ReadSection()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import date
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -272,3 +273,11 @@ class LabelClass:
     """Value written in maps, 0..254; 255 is nodata."""
     color: str
     """Hex colour "#rrggbb"."""
+
+
+def first_days(steps: tuple[str, ...]) -> list[int]:
+    """Days of each step's first day since the first step; [0] for a modality without time."""
+    if steps == ("",):
+        return [0]
+    first = date.fromisoformat(steps[0])
+    return [(date.fromisoformat(step) - first).days for step in steps]

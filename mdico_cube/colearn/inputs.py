@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.spec import InputSpec
+from mdico_cube.spec import InputSpec, first_days
 
 
-class Normalise(nn.Module):
+class Dated(nn.Module):
+    """A module that knows when each step of a series was seen."""
+
+    days: Tensor
+    """(T,) days since the first step, of the steps the model was made for."""
+    given: Tensor | None = None
+    """(B, T) the same for each window of the batch at hand, where the windows have dates of their own."""
+
+    def __init__(self, steps: tuple[str, ...]) -> None:
+        super().__init__()
+        self.register_buffer("days", torch.tensor(first_days(steps), dtype=torch.float32))
+
+    def days_of(self, pixels: int) -> Tensor:
+        """(T,), or (B * pixels, T) where the windows have dates of their own."""
+        return self.days if self.given is None else self.given.repeat_interleave(pixels, dim=0)
+
+
+@contextmanager
+def at_dates(paths: nn.ModuleDict, dates: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """Let every module of a modality's path read these dates (B, T) for as long as the block runs."""
+    named = [(path, dates[name]) for name, path in paths.items() if dates is not None and name in dates]
+    readers = [(module, days) for path, days in named for module in path.modules() if isinstance(module, Dated)]
+    try:
+        for module, days in readers:
+            module.given = days
+        yield
+    finally:
+        for module, _ in readers:
+            module.given = None
+
+
+class Normalise(Dated):
     """Z-score each band, then fill what was not observed by linear interpolation in time.
 
     z = (x - mean) / std with the statistics of the training windows. A missing step of a pixel takes the value on the
@@ -25,15 +56,12 @@ class Normalise(nn.Module):
     """(C,) physical units."""
     std: Tensor
     """(C,) physical units."""
-    days: Tensor
-    """(T,) days since the first step."""
 
     def __init__(self, spec: InputSpec) -> None:
-        super().__init__()
+        super().__init__(spec.steps)
         self.name = spec.modality.name
         self.register_buffer("mean", torch.tensor(spec.stats.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(spec.stats.std, dtype=torch.float32))
-        self.register_buffer("days", torch.tensor(days_since_first(spec.steps), dtype=torch.float32))
 
     def forward(self, images: Tensor, valid: Tensor) -> Tensor:
         """(B, T, C, H, W) physical values and (B, T, H, W) True = observed to (B, T, C, H, W) normalised.
@@ -55,7 +83,8 @@ class Normalise(nn.Module):
         bands = (-1, *(1,) * (values.dim() - 2))
         scaled = (values - self.mean.view(bands)) / self.std.view(bands)
         known = torch.where(valid.unsqueeze(1), scaled, scaled.new_zeros(()))  # (T, C, ...)
-        return known if len(known) == 1 else fill_gaps(known, valid, self.days)
+        days = self.days if self.given is None else self.given.t()[..., None, None]  # (T,) or (T, B, 1, 1)
+        return known if len(known) == 1 else fill_gaps(known, valid, days)
 
 
 def fill_gaps(known: Tensor, valid: Tensor, days: Tensor) -> Tensor:
@@ -64,12 +93,16 @@ def fill_gaps(known: Tensor, valid: Tensor, days: Tensor) -> Tensor:
     Args:
         known: (T, C, ...), 0 where not observed.
         valid: (T, ...), True = observed.
-        days: (T,) increasing.
+        days: (T,) or (T, ...), increasing.
 
     Returns:
         (T, C, ...): observed steps unchanged; pixels never observed stay 0.
     """
-    steps, seen, day = known.unbind(), valid.unsqueeze(1).unbind(), days.unbind()  # T of (C, ...), (1, ...) and ()
+    steps, seen, day = (
+        known.unbind(),
+        valid.unsqueeze(1).unbind(),
+        days.unbind(),
+    )  # T of (C, ...), (1, ...) and () or (...)
     left, before = _carried(steps, seen), _last_days(day, seen, -torch.inf)
     right, after = _carried(steps[::-1], seen[::-1])[::-1], _last_days(day[::-1], seen[::-1], torch.inf)[::-1]
     filled = []
@@ -93,11 +126,3 @@ def _carried(values: Sequence[Tensor], seen: Sequence[Tensor]) -> list[Tensor]:
 def _last_days(days: Sequence[Tensor], seen: Sequence[Tensor], never: float) -> list[Tensor]:
     """At each step the day of the observation that `_carried` gives."""
     return _carried([torch.where(here, day, never) for day, here in zip(days, seen, strict=True)], seen)
-
-
-def days_since_first(steps: tuple[str, ...]) -> list[int]:
-    """Days of each step's first day since the first step; [0] for a modality without time."""
-    if steps == ("",):
-        return [0]
-    first = date.fromisoformat(steps[0])
-    return [(date.fromisoformat(step) - first).days for step in steps]

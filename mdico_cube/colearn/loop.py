@@ -30,6 +30,13 @@ class EpochLoader:
     epoch: int = 0
     wait: float = 0.0
     """Seconds this epoch spent waiting for batches."""
+    span: float = 0.0
+    """Seconds of this epoch's training steps, waiting included; validation is not counted."""
+
+    @property
+    def waited(self) -> float:
+        """Share of the training steps' time spent waiting for batches."""
+        return self.wait / self.span if self.span else 0.0
 
     def __init__(self, loader: Batches, seed: int) -> None:
         self.loader = loader
@@ -44,12 +51,13 @@ class EpochLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         self._reseed()
-        self.wait = 0.0
-        start = time.perf_counter()
+        self.wait = self.span = 0.0
+        begin = start = time.perf_counter()
         for batch in self.loader:
             self.wait += time.perf_counter() - start
             yield batch
             start = time.perf_counter()
+            self.span = start - begin
 
     def _reseed(self) -> None:
         state = int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0])
@@ -125,11 +133,12 @@ class Loop(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Count one batch."""
-        losses, logits = self.model.learn(batch)
+        with self.model.prepared(batch) as ready:
+            losses, logits = self.model.learn(ready)
         self._validation_sum += torch.stack(list(losses.values())).sum() * len(batch)
         self._validation_samples += len(batch)
         for m, score in self._scores.items():
-            score.update(logits[m].argmax(dim=1), self.model.target(batch, m))
+            score.update(logits[m].argmax(dim=1), self.model.target(ready, m))
 
     def on_validation_epoch_end(self) -> None:
         """Log what early stopping, checkpoints and bars read."""
@@ -152,7 +161,7 @@ class Loop(pl.LightningModule):
             **self._validation,
             "learning_rate": self._learning_rate(),
             "seconds": round(seconds, 4),
-            "data_wait": round(self.loader.wait / seconds, 4),
+            "data_wait": round(self.loader.waited, 4),
         }
         self.rows.append(row)
         self.log("data_wait", row["data_wait"], prog_bar=True, logger=False, batch_size=1)

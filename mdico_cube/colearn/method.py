@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from mdico_cube.batch import UNLABELLED, Batch
+from mdico_cube.colearn.inputs import at_dates
 from mdico_cube.colearn.subsets import masked_mean, observed, presence
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ColearnSection
@@ -84,6 +87,12 @@ class CoLearner(nn.Module, ABC):
         """What `forward` and `learn` give logits of: every modality alone, or only "fused"."""
         return self.modalities if self.maps_alone else (FUSED,)
 
+    @contextmanager
+    def prepared(self, batch: Batch) -> Iterator[Batch]:
+        """The batch as `learn` takes it, every modality on one grid; while the block runs its own dates are read."""
+        with at_dates(self.paths, batch.dates):
+            yield batch.on_one_grid()
+
     def forward(self, images: dict[str, Tensor], valid: dict[str, Tensor]) -> dict[str, Tensor]:
         """Output -> logits (B, K, H, W) from images (B, T, C, H, W) in physical units and valid (B, T, H, W)."""
         if not self.maps_alone:
@@ -132,7 +141,8 @@ class CoLearner(nn.Module, ABC):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Name -> scalar, already weighted: the trainer minimises their sum."""
-        return self.learn(batch)[0]
+        with self.prepared(batch) as ready:
+            return self.learn(ready)[0]
 
     def single(self, modality: str) -> nn.Module:
         """The model of one modality alone, sharing these weights.

@@ -10,7 +10,7 @@ from mdico_cube.spec import InputSpec, LabelClass
 
 Row = dict[str, float]
 """One epoch: epoch (from 0), train_<loss name>, train_loss, val_loss, val_f1 (mean over outputs), val_f1_<output>,
-learning_rate, seconds, data_wait (share of the epoch's time spent waiting for training batches)."""
+learning_rate, seconds, data_wait (share of the training steps' time spent waiting for batches)."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A running trainer in, what the person watching sees out: a bar on a terminal, sparse lines in a log, no chatter."""
+"""A running trainer in, what a person sees out: a bar on a terminal, one line per epoch in a log, no chatter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from mdico_cube.colearn.loop import Loop
 from mdico_cube.colearn.trained import Row
 from mdico_cube.progress import console, say
 
-_LINES = 6  # lines per training in a log
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
 _CHATTER = (
     r".*does not have many workers.*",
@@ -44,26 +43,33 @@ class Bar(RichProgressBar):
 
 
 class Lines(Callback):
-    """A few lines per training."""
+    """One line per epoch."""
 
     def __init__(self, title: str, epochs: int) -> None:
         self.title = title
-        self.every = max(1, epochs // _LINES)
         self.epochs = epochs
+        self.told = 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say now and then how the epoch before went."""
-        assert isinstance(pl_module, Loop)
-        done = len(pl_module.rows)
-        if done and (done == 1 or done % self.every == 0):
-            say(f"{self.title}: {sentence(pl_module.rows[-1], self.epochs)}")
+        """Say how the epoch before went."""
+        self._tell(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say how the last epoch went."""
+        self._tell(pl_module)
+
+    def _tell(self, loop: pl.LightningModule) -> None:
+        assert isinstance(loop, Loop)
+        if len(loop.rows) > self.told:
+            self.told = len(loop.rows)
+            say(f"{self.title}: {sentence(loop.rows[-1], self.epochs)}")
 
 
 def sentence(row: Row, epochs: int) -> str:
     """One epoch as text."""
     return (
         f"epoch {int(row['epoch']) + 1}/{epochs}, loss {row['train_loss']:.3f}, validation {row['val_loss']:.3f}, "
-        f"macro F1 {row['val_f1']:.3f} ({row['seconds']:.1f} s, {row['data_wait']:.0%} waiting for data)"
+        f"macro F1 {row['val_f1']:.3f} ({row['seconds']:.1f} s, {row['data_wait']:.1%} waiting for data)"
     )
 
 

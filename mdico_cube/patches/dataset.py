@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from math import prod
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from mdico_cube.batch import UNLABELLED as UNLABELLED_TARGET
 from mdico_cube.batch import Batch
 from mdico_cube.errors import MdicoError
+from mdico_cube.patches.augment import Augment
 from mdico_cube.patches.order import Pool, epoch_pools
 from mdico_cube.patches.sources import Part, WindowSource
 from mdico_cube.patches.splits import Ints
@@ -26,9 +27,6 @@ BUFFER = 64
 """Megabytes of physical values held at one time for shuffling."""
 _MOST = 65536  # windows of a pool, however small they are
 _SLAB = 1 << 19  # values unpacked at one time: they stay in the processor's cache
-
-Augment = Callable[[Batch, np.random.Generator], Batch]
-"""A batch and where to draw from, to a batch of the same windows, changed."""
 
 
 class WindowDataset(Dataset[Batch]):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from colearn_toys import LEGEND, MONTHS, make_batch, make_inputs, make_section
 
+from mdico_cube.batch import Batch
 from mdico_cube.colearn.encoders.gru import GRU
 from mdico_cube.colearn.encoders.ltae import LTAE, date_encoding
 from mdico_cube.colearn.encoders.registry import ENCODERS, get_encoder, make_encoder
@@ -98,7 +100,7 @@ def test_ltae_attends_with_one_query_per_head() -> None:
 
 
 def test_dates_are_waves_of_the_days() -> None:
-    waves = date_encoding(("2021-01-01", "2021-01-11"), 4, 2)
+    waves = date_encoding(torch.tensor([0.0, 10.0]), 4, 2)
     one = [math.sin(10.0), math.sin(10.0 / math.sqrt(1000)), math.cos(10.0), math.cos(10.0 / math.sqrt(1000))]
     assert waves[1].tolist() == pytest.approx(one * 2, abs=1e-5)
     assert waves[0].tolist() == [0.0, 0.0, 1.0, 1.0] * 2
@@ -126,3 +128,48 @@ def test_unknown_encoders_and_impossible_sizes_are_named() -> None:
         get_encoder("xyz")
     with pytest.raises(MdicoError, match=r"hidden .10. must be a multiple of twice heads .2."):
         make_encoder(3, MONTHS, EncoderSection(name="ltae", hidden=10, heads=2))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_windows_with_the_model_s_own_dates_change_nothing(name: str) -> None:
+    """Training with dates and mapping without them is the same where the dates are the same."""
+    model, batch = dated_model(name)
+    days = torch.tensor([0.0, 31, 59, 90, 120, 151]).expand(len(batch), -1)
+    with model.prepared(batch.replace(dates={"radar": days, "optical": days})) as ready:
+        given = model(ready.images, ready.valid)
+    for m, logits in model(batch.images, batch.valid).items():
+        torch.testing.assert_close(given[m], logits)
+
+
+@masking
+def test_every_window_is_read_at_its_own_dates(name: str) -> None:
+    model, batch = dated_model(name)
+    later = torch.tensor([0.0, 31, 59, 90, 120, 151]) + torch.linspace(-20, 20, len(batch))[:, None]
+    with model.prepared(batch.replace(dates={"optical": later})):
+        together = model(batch.images, batch.valid)
+    plain = model(batch.images, batch.valid)
+    torch.testing.assert_close(together["radar"], plain["radar"])
+    assert not torch.allclose(together["optical"], plain["optical"], atol=1e-4)
+    for i in range(len(batch)):
+        with model.prepared(batch.rows(i, i + 1).replace(dates={"optical": later[i : i + 1]})) as ready:
+            alone = model(ready.images, ready.valid)["optical"]
+        torch.testing.assert_close(alone[0], together["optical"][i], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_gaps_are_filled_at_a_window_s_own_dates(name: str) -> None:
+    model, batch = dated_model(name)
+    layer = model.single("optical").inputs
+    uneven = torch.tensor([0.0, 50, 59, 90, 100, 151]).expand(len(batch), -1)
+    with model.prepared(batch.replace(dates={"optical": uneven})):
+        filled = layer(batch.images["optical"], batch.valid["optical"])
+    layer.days.copy_(uneven[0])
+    torch.testing.assert_close(layer(batch.images["optical"], batch.valid["optical"]), filled)
+
+
+def dated_model(name: str) -> tuple[Any, Batch]:
+    torch.manual_seed(0)
+    inputs = make_inputs()
+    batch = make_batch(inputs, 6, size=2, gaps=0.4)
+    section = make_section(encoder={"name": name, "heads": 2})
+    return METHODS["independent"](inputs, len(LEGEND), section, None).eval(), batch

@@ -9,8 +9,9 @@ from colearn_toys import make_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdico_cube.colearn.inputs import Normalise, days_since_first
+from mdico_cube.colearn.inputs import Normalise
 from mdico_cube.errors import MdicoError
+from mdico_cube.spec import first_days
 
 STEPS = ("2021-01-01", "2021-02-01", "2021-03-01", "2021-05-01", "2021-05-11")
 
@@ -35,7 +36,7 @@ def test_equals_interpolation_in_plain_loops(seed: int, share: float) -> None:
     images = draw.normal(5, 2, (2, 5, 3, 2, 3)).astype(np.float32)
     valid = draw.random((2, 5, 2, 3)) < share
     got = Normalise(spec)(torch.from_numpy(images), torch.from_numpy(valid)).numpy()
-    np.testing.assert_allclose(got, oracle(images, valid, 5.0, 2.0, days_since_first(STEPS)), atol=2e-6)
+    np.testing.assert_allclose(got, oracle(images, valid, 5.0, 2.0, first_days(STEPS)), atol=2e-6)
 
 
 @pytest.mark.parametrize("steps", [STEPS, ("",)])

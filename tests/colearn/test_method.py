@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from colearn_toys import LEGEND, make_batch, make_inputs, make_section, make_spec
 
 from mdico_cube.batch import Batch
+from mdico_cube.colearn.encoders.registry import ENCODERS
 from mdico_cube.colearn.losses import balanced_weights
 from mdico_cube.colearn.method import CoLearner
 from mdico_cube.colearn.registry import METHODS, get_method
@@ -233,3 +235,47 @@ def test_unknown_method_gives_the_closest_name() -> None:
         get_method("MDiCo-")
     with pytest.raises(MdicoError, match=r"use one of: independent, fusion-input, .*mdico"):
         get_method("xyz")
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"), [*((name, "tempcnn") for name in METHODS), *(("mdico", name) for name in ENCODERS)]
+)
+def test_what_stands_under_a_mask_changes_nothing(name: str, encoder: str) -> None:
+    """From the batch to losses and logits: hidden steps and whole missing modalities are masks, not zeros."""
+    torch.manual_seed(0)
+    inputs = make_inputs(three=True)
+    batch = make_batch(inputs, 12, size=2, gaps=0.4)
+    batch.valid["radar"][:4] = False
+    batch.valid["optical"][8:] = False
+    section = make_section(modalities=tuple(inputs), encoder={"name": encoder, "heads": 2, "dropout": 0.0})
+    model = METHODS[name](inputs, len(LEGEND), section, None)
+    found = []
+    for filler in (0.0, 1e4, float("nan")):
+        images = {m: torch.where(batch.valid[m].unsqueeze(2), image, filler) for m, image in batch.images.items()}
+        torch.manual_seed(1)
+        losses = deepcopy(model).train().losses(batch.replace(images=images))
+        with torch.no_grad():
+            found.append((losses, model.eval().fused(images, batch.valid)))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
+        assert all(loss.isfinite() for loss in other[0].values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_coarser_modality_is_read_on_the_finest_grid(name: str) -> None:
+    torch.manual_seed(0)
+    inputs = make_inputs()
+    batch = make_batch(inputs, 8, size=4)
+    coarse = batch.replace(
+        images={**batch.images, "radar": batch.images["radar"][..., :1, :1]},
+        valid={**batch.valid, "radar": batch.valid["radar"][..., :1, :1]},
+    )
+    fine = coarse.replace(
+        images={**batch.images, "radar": coarse.images["radar"].expand_as(batch.images["radar"]).contiguous()},
+        valid={**batch.valid, "radar": coarse.valid["radar"].expand_as(batch.valid["radar"]).contiguous()},
+    )
+    model = METHODS[name](inputs, len(LEGEND), make_section(), None).eval()
+    torch.manual_seed(2)
+    one = model.losses(coarse)
+    torch.manual_seed(2)
+    torch.testing.assert_close(one, model.losses(fine))

@@ -7,25 +7,21 @@ import math
 import torch
 from torch import Tensor, nn
 
-from mdico_cube.colearn.inputs import days_since_first
+from mdico_cube.colearn.inputs import Dated
 from mdico_cube.recipe import EncoderSection
 
 _YEAR = 365.25
 
 
-class GRU(nn.Module):
+class GRU(Dated):
     """GRU (Cho et al., 2014) over the observed steps only: [x_t; date] -> GRU -> last state -> Linear to d.
 
     The observed steps of a pixel are moved together before they enter, so that a missing one does not exist for it. The
     date enters as sine and cosine of the day in the year and the gap to the step before as its length in years.
     """
 
-    days: Tensor
-    """(T,) days since the first step."""
-
     def __init__(self, bands: int, steps: tuple[str, ...], section: EncoderSection) -> None:
-        super().__init__()
-        self.register_buffer("days", torch.tensor(days_since_first(steps), dtype=torch.float32))
+        super().__init__(steps)
         self.recurrent = nn.GRU(bands + 3, section.hidden, batch_first=True)
         self.drop = nn.Dropout(section.dropout)
         self.embed = nn.Linear(section.hidden, section.width)
@@ -42,13 +38,13 @@ class GRU(nn.Module):
         order = torch.where(seen, 0, 1).argsort(dim=1, stable=True)  # observed steps first, in time
         length = seen.sum(dim=1).clamp(min=1)
         packed = series.gather(1, order.unsqueeze(2).expand(-1, -1, c))
-        states, _ = self.recurrent(torch.cat([packed, self._dates(order).to(packed.dtype)], dim=2))
+        states, _ = self.recurrent(torch.cat([packed, self._dates(order, h * w).to(packed.dtype)], dim=2))
         last = states[torch.arange(len(states), device=states.device), length - 1]  # (B*H*W, hidden)
         rows: Tensor = self.embed(self.drop(last))
         return rows.view(b, h, w, -1).permute(0, 3, 1, 2)  # (B, d, H, W)
 
-    def _dates(self, order: Tensor) -> Tensor:
+    def _dates(self, order: Tensor, pixels: int) -> Tensor:
         """(N, T, 3) sine and cosine of the day in the year, and years since the step before, of the moved steps."""
-        years = self.days[order] / _YEAR  # (N, T)
+        years = self.days_of(pixels).expand(order.shape).gather(1, order) / _YEAR  # (N, T)
         gap = torch.diff(years, dim=1, prepend=years[:, :1])
         return torch.stack([torch.sin(2 * math.pi * years), torch.cos(2 * math.pi * years), gap], dim=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mdico_cube.colearn.inputs import days_since_first
+from mdico_cube.colearn.inputs import Dated
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import EncoderSection
 
@@ -13,7 +13,7 @@ _KEY = 8  # width of a key, as in the paper
 _PERIOD = 1000.0  # days, the longest wave of the date encoding, as in the paper
 
 
-class LTAE(nn.Module):
+class LTAE(Dated):
     """Lightweight temporal self-attention (Garnot and Landrieu, 2020), one series per pixel.
 
     e_t = LayerNorm(Linear(x_t)) + p(day_t); head h attends with one learned query q_h to its own slice of the channels:
@@ -25,7 +25,7 @@ class LTAE(nn.Module):
     """(T, hidden) encoding of each step's date."""
 
     def __init__(self, bands: int, steps: tuple[str, ...], section: EncoderSection) -> None:
-        super().__init__()
+        super().__init__(steps)
         if section.hidden % (2 * section.heads):
             raise MdicoError(
                 f"encoder ltae: hidden ({section.hidden}) must be a multiple of twice heads ({section.heads}). "
@@ -44,7 +44,8 @@ class LTAE(nn.Module):
             nn.Dropout(section.dropout),
         )
         self.embed = nn.Linear(section.dense, section.width)
-        self.register_buffer("dates", date_encoding(steps, section.hidden // section.heads, section.heads))
+        self.width = section.hidden // section.heads
+        self.register_buffer("dates", date_encoding(self.days, self.width, self.heads))
 
     def forward(self, images: Tensor, valid: Tensor) -> Tensor:
         """(B, T, C, H, W) normalised and (B, T, H, W) True = observed to the embedding (B, d, H, W).
@@ -55,7 +56,8 @@ class LTAE(nn.Module):
         series = images.permute(0, 3, 4, 1, 2).reshape(-1, t, c)  # (N, T, C), N = B*H*W
         seen = valid.permute(0, 2, 3, 1).reshape(-1, t)  # (N, T)
         seen = seen | ~seen.any(dim=1, keepdim=True)
-        steps = self.norm(self.enter(series)) + self.dates  # (N, T, hidden)
+        dates = self.dates if self.given is None else date_encoding(self.days_of(h * w), self.width, self.heads)
+        steps = self.norm(self.enter(series)) + dates  # (N, T, hidden)
         keys = self.keys(steps).unflatten(2, (self.heads, _KEY))  # (N, T, heads, 8)
         scores = torch.einsum("nthk,hk->nht", keys, self.query) / _KEY**0.5
         share = scores.masked_fill(~seen.unsqueeze(1), -torch.inf).softmax(dim=2)  # (N, heads, T)
@@ -65,9 +67,9 @@ class LTAE(nn.Module):
         return rows.view(b, h, w, -1).permute(0, 3, 1, 2)  # (B, d, H, W)
 
 
-def date_encoding(steps: tuple[str, ...], width: int, copies: int) -> Tensor:
-    """Sine and cosine waves of the days since the first step, the same for every head: (T, width * copies)."""
-    days = torch.tensor(days_since_first(steps), dtype=torch.float32)
-    rate = _PERIOD ** (-2 * torch.arange(width // 2) / width)
-    angle = days[:, None] * rate  # (T, width / 2)
-    return torch.cat([angle.sin(), angle.cos()], dim=1).repeat(1, copies)
+def date_encoding(days: Tensor, width: int, copies: int) -> Tensor:
+    """Sine and cosine waves of the days (..., T), the same for every head: (..., T, width * copies)."""
+    rate = _PERIOD ** (-2 * torch.arange(width // 2, device=days.device) / width)
+    angle = days[..., None] * rate  # (..., T, width / 2)
+    waves = torch.cat([angle.sin(), angle.cos()], dim=-1)
+    return torch.cat([waves] * copies, dim=-1)
