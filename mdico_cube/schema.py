@@ -21,6 +21,8 @@ LABELS = "labels"
 LEDGER = "ledger"
 UNLABELLED = 255
 """Stored label of a pixel nobody labelled; class indices are 0..254."""
+NO_DATE = -(2**31)
+"""Stored date of a parcel's label that is not known; dates are days since 1970-01-01."""
 
 
 def check_cube(tree: xr.DataTree) -> None:

@@ -23,7 +23,7 @@ from mdico_cube.cube.shards import BlockReader, block_reader
 from mdico_cube.cube.target import Location, is_consolidated, locate, open_group, open_store
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Backend
-from mdico_cube.schema import LABELS, LAPSE_RATE, OROGRAPHY, UNLABELLED, VERSION, check_cube
+from mdico_cube.schema import LABELS, LAPSE_RATE, NO_DATE, OROGRAPHY, UNLABELLED, VERSION, check_cube
 from mdico_cube.spec import Array, Bools, Floats, LabelClass, Modality
 
 
@@ -137,6 +137,14 @@ class CubeReader:
         if f"{LABELS}/parcel" not in self._root:
             return None
         return np.asarray(self._labels("parcel")[y, x]).astype(np.int32)
+
+    @cached_property
+    def parcel_dates(self) -> npt.NDArray[np.datetime64] | None:
+        """Day the label of each parcel was taken (parcels + 1,), not-a-time where unknown; None without dates."""
+        if f"{LABELS}/parcel_date" not in self._root:
+            return None
+        found = np.asarray(self._labels("parcel_date")[...]).astype(np.int64)
+        return np.where(found == NO_DATE, np.datetime64("NaT"), found.astype("datetime64[D]")).astype("datetime64[D]")
 
     @property
     def has_labels(self) -> bool:

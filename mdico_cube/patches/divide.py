@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,18 @@ from mdico_cube.cube.change import writing
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
-from mdico_cube.patches.splits import Ints, Split, assign_folds
-from mdico_cube.patches.tally import Tally, tally_cube
+from mdico_cube.patches.places import Places, read_places
+from mdico_cube.patches.splits import AS_THE_PIXEL, Ints, Marks, Split, assign_folds
+from mdico_cube.patches.tally import Tally, merge_tallies, tally_cube
+from mdico_cube.patches.vectors import file_digest, years
+from mdico_cube.patches.waves import in_waves
+from mdico_cube.progress import say
 from mdico_cube.recipe import SampleSection
 
 VERSION = 1
 """Layout of a stored split, in its attribute `mdico_split`."""
+_MARKS = ("y", "x", "unit")
+_PLACE_OPTIONS = ("patch", "strategy", "stride", "places")
 _OPTIONS = ("block", "guard", "split", "folds", "test_fold", "validation", "test", "seed")
 
 
@@ -37,16 +44,19 @@ def make_split(cube: Location, target: Path, section: SampleSection) -> Split:
     origin = split_origin(reader, section)
     if _origin(target) == origin:
         return open_split(target)
-    split = divide(reader, tally_cube(cube, section.block), section)
+    places = None if section.places is None else seat(cube, read_places(reader, section), section)
+    split = divide(reader, tally_cube(cube, section.block), section, places)
     draft = target.with_name(f".{target.name}.draft")
+    arrays = {"fold": split.fold, "home": split.home}
+    if split.marks is not None:
+        arrays |= {f"mark_{name}": getattr(split.marks, name) for name in _MARKS}
     with writing(target):
         shutil.rmtree(draft, ignore_errors=True)
         root = zarr.open_group(draft, mode="w", zarr_format=3)
-        for name, values in (("fold", split.fold), ("home", split.home)):
+        for name, values in arrays.items():
             if values is not None:
-                root.create_array(
-                    name, data=np.asarray(values), dimension_names=("unit" if name == "fold" else "parcel",)
-                )
+                dimension = {"fold": "unit", "home": "parcel"}.get(name, "mark")
+                root.create_array(name, data=np.asarray(values), dimension_names=(dimension,))
         facts = {"block": split.block, "guard": split.guard, "by": split.by, "shape": list(split.shape)}
         root.attrs.update({"mdico_split": VERSION, "made_from": origin, **facts})
         shutil.rmtree(target, ignore_errors=True)
@@ -55,21 +65,169 @@ def make_split(cube: Location, target: Path, section: SampleSection) -> Split:
 
 
 def split_origin(reader: CubeReader, section: SampleSection) -> str:
-    """SHA-256 of all that decides a split: the grid, the labels on it, and the options."""
-    facts = [reader.identity(()), section.model_dump(mode="json", include=set(_OPTIONS))]
+    """SHA-256 of all that decides a split: the grid, the labels on it, the options, and the places of a file."""
+    options = _OPTIONS if section.places is None else (*_OPTIONS, *_PLACE_OPTIONS)
+    facts = [reader.identity(()), section.model_dump(mode="json", include=set(options)), places_digest(section)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def divide(reader: CubeReader, tally: Tally, section: SampleSection) -> Split:
-    """The split of a cube whose labels were counted by blocks of `section.block` pixels."""
+def places_digest(section: SampleSection) -> str:
+    """SHA-256 of the file of places; empty where there is none."""
+    if section.places is None or not section.places.path.exists():
+        return ""
+    return file_digest(section.places.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """Places of a file and what the cube's labels say at their windows' centres."""
+
+    y: Ints
+    """(N,) row of the centre pixel."""
+    x: Ints
+    """(N,) column of the centre pixel."""
+    label: Ints
+    """(N,) class index, -1 = none."""
+    group: Ints | None
+    """(N,) group of the file, 0 = none; None where it names none."""
+    block: Ints
+    """(N,) block."""
+    parcel: Ints
+    """(N,) parcel of the cube's labels, 0 = none."""
+    year: Ints | None
+    """(N,) year, 0 = not known; None where the file has no dates."""
+
+
+def seat(cube: Location, places: Places, section: SampleSection) -> Seats:
+    """Look the places up in the cube's labels, shard by shard through Dask."""
+    assert section.places is not None
+    reader, half = open_reader(cube), section.patch // 2
+    y, x = places.y + half, places.x + half
+    key = (y // reader.shard) * (1 << 32) + x // reader.shard
+    order = np.argsort(key, kind="stable")
+    parts = [part for part in np.split(order, np.flatnonzero(np.diff(key[order])) + 1) if part.size]
+    label, parcel = places.label.copy(), np.zeros(y.size, np.int64)
+    found = in_waves(_labels_at, [(cube, y[part], x[part]) for part in parts], "look places up")
+    for part, (own, owner) in zip(parts, found, strict=True):
+        label[part] = np.where(places.label[part] >= 0, places.label[part], own)
+        parcel[part] = owner
+    group = None if section.places.group is None else places.group
+    block = y // section.block * -(-reader.shape[1] // section.block) + x // section.block
+    return Seats(y, x, label, group, block, parcel, None if section.places.date is None else years(places.date))
+
+
+def _labels_at(cube: Location, y: Ints, x: Ints) -> tuple[Ints, Ints]:
+    """Class index and parcel of some pixels that lie near each other."""
+    reader = open_reader(cube)
+    rows, columns = slice(int(y.min()), int(y.max()) + 1), slice(int(x.min()), int(x.max()) + 1)
+    parcel = reader.parcels(rows, columns)
+    down, right = y - rows.start, x - columns.start
+    own = reader.labels(rows, columns)[down, right].astype(np.int64)
+    return own, np.zeros_like(own) if parcel is None else parcel[down, right].astype(np.int64)
+
+
+def divide(reader: CubeReader, tally: Tally, section: SampleSection, seats: Seats | None = None) -> Split:
+    """The split of a cube whose labels were counted by blocks of `section.block` pixels.
+
+    With `seats`, the places of a file are what is shared out: units without a place stay unused.
+    """
+    units = {"blocks": _by_block, "group": _by_group, "year": _by_year}[section.split](reader, tally, section, seats)
+    rows = tally if seats is None else seats
+    unit = np.where(rows.parcel > 0, units.home[rows.parcel], rows.block if units.blocks else -1)
+    marks = None
+    if seats is None:
+        counts = tally.counts(unit, units.count, len(reader.legend))
+    else:
+        own = np.full(seats.y.size, AS_THE_PIXEL) if units.mark is None else units.mark
+        own = np.where(seats.label >= 0, own, -1)
+        marks = Marks(seats.y, seats.x, own)
+        ones = Tally(seats.parcel, seats.block, seats.label, np.ones(own.size, np.int64))
+        counts = ones.counts(np.where(own == AS_THE_PIXEL, unit, own), units.count, len(reader.legend))
+    fold = assign_folds(counts, section, units.name)
+    home = units.home if units.home.size > 1 else None
+    return Split(reader.shape, section.block, section.guard, section.split, fold, home, marks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Units:
+    """What a fold takes as a whole."""
+
+    name: str
+    """What they are called."""
+    count: int
+    home: Ints
+    """(parcels + 1,) unit of each parcel, -1 = none."""
+    blocks: bool = False
+    """True where a pixel without a parcel counts to its block; else to nothing."""
+    mark: Ints | None = None
+    """(N,) unit of each place, `AS_THE_PIXEL` = of its pixel; None = of its pixel throughout."""
+
+
+def _by_block(reader: CubeReader, tally: Tally, section: SampleSection, seats: Seats | None) -> _Units:
     across = -(-reader.shape[1] // section.block)
-    blocks = -(-reader.shape[0] // section.block) * across
-    home = home_blocks(tally)
-    owned = tally.parcel > 0
-    unit = np.where(owned, home[tally.parcel], tally.block)
-    counts = tally.counts(unit, blocks, len(reader.legend))
-    fold = assign_folds(counts, section, "labelled blocks")
-    return Split(reader.shape, section.block, section.guard, section.split, fold, home if owned.any() else None)
+    count, home = -(-reader.shape[0] // section.block) * across, home_blocks(tally)
+    if seats is None:
+        return _Units("labelled blocks", count, home, True)
+    mark = None
+    if seats.group is not None:
+        ones = np.ones(seats.block.size, np.int64)
+        groups = home_blocks(merge_tallies([Tally(seats.group, seats.block, np.maximum(seats.label, 0), ones)]))
+        mark = np.where(seats.group > 0, groups[seats.group], AS_THE_PIXEL)
+    return _Units("blocks with a place", count, home, True, mark)
+
+
+def _by_group(reader: CubeReader, tally: Tally, section: SampleSection, seats: Seats | None) -> _Units:
+    if seats is not None and seats.group is not None:
+        return _Units("groups", int(seats.group.max()), _nowhere(tally), mark=seats.group - 1)
+    if not (tally.parcel > 0).any():
+        raise MdicoError(
+            "samples.split is group, but the labels have no groups. Name a column in labels.group and build again, or "
+            "in samples.places.group."
+        )
+    home = np.arange(-1, int(tally.parcel.max()), dtype=np.int64)
+    return _Units("groups", home.size - 1, home)
+
+
+def _by_year(reader: CubeReader, tally: Tally, section: SampleSection, seats: Seats | None) -> _Units:
+    if seats is not None and seats.year is not None:
+        year = _one_year(seats.year, seats.group)
+        listed = np.unique(year[(year > 0) & (seats.label >= 0)])
+        return _Units("years", listed.size, _nowhere(tally), mark=_position(year, listed))
+    dates = reader.parcel_dates
+    if dates is None:
+        raise MdicoError(
+            "samples.split is year, but the labels have no dates. Name a column in labels.date and build again, or in "
+            "samples.places.date."
+        )
+    year = years(dates)
+    listed = np.unique(year[year > 0])
+    return _Units("years", listed.size, _position(year, listed))
+
+
+def _nowhere(tally: Tally) -> Ints:
+    """No parcel counts to any unit."""
+    return np.full(int(tally.parcel.max(initial=0)) + 1, -1, dtype=np.int64)
+
+
+def _position(year: Ints, listed: Ints) -> Ints:
+    """Where each year stands in an ascending list, -1 = nowhere."""
+    at = np.searchsorted(listed, year)
+    known = np.isin(year, listed)
+    return np.where(known, at, -1)
+
+
+def _one_year(year: Ints, group: Ints | None) -> Ints:
+    """The years (N,), 0 for rows of a group that has several."""
+    if group is None:
+        return year
+    first = np.full(int(group.max(initial=0)) + 1, np.iinfo(np.int64).max)
+    last = np.zeros_like(first)
+    np.minimum.at(first, group, year)
+    np.maximum.at(last, group, year)
+    mixed = (group > 0) & (first[group] != last[group])
+    if mixed.any():
+        say(f"split: {np.unique(group[mixed]).size} groups have labels of several years and stay unused")
+    return np.where(mixed, 0, year)
 
 
 def home_blocks(tally: Tally) -> Ints:
@@ -105,7 +263,11 @@ def _open_cached(path: Path, origin: str) -> Split:
     facts: Any = root.attrs
     home = np.asarray(root["home"][...]).astype(np.int64) if "home" in root else None  # type: ignore[index]
     fold = np.asarray(root["fold"][...]).astype(np.uint8)  # type: ignore[index]
-    return Split((facts["shape"][0], facts["shape"][1]), facts["block"], facts["guard"], facts["by"], fold, home)
+    marks = None
+    if "mark_y" in root:
+        marks = Marks(*(np.asarray(root[f"mark_{name}"][...]).astype(np.int64) for name in _MARKS))  # type: ignore[index]
+    shape = facts["shape"][0], facts["shape"][1]
+    return Split(shape, facts["block"], facts["guard"], facts["by"], fold, home, marks)
 
 
 def _origin(path: Path) -> str:

@@ -120,10 +120,10 @@ def _labels(frame: gpd.GeoDataFrame, places: PlaceSection, reader: CubeReader) -
             f"samples.places.label: none of the values of {places.label!r} ({came}, ...) is a class of the legend "
             f"({', '.join(names)})."
         )
-    return found.fillna(_OTHER).astype(np.int64).to_numpy()
+    return np.asarray(found.fillna(_OTHER).astype(np.int64))
 
 
-def _groups(column: pd.Series) -> Ints:  # type: ignore[type-arg]
+def _groups(column: pd.Series) -> Ints:
     return np.asarray(pd.factorize(column)[0] + 1, dtype=np.int64)  # a row without a group becomes 0
 
 

@@ -43,20 +43,24 @@ class LabelReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Pixels that count to a unit of their own, whatever block or parcel they lie in: places named in a file."""
+    """Pixels at which a file names a place: used whether labelled or not, and perhaps of a unit of their own."""
 
     y: Ints
     """(M,) rows, ascending."""
     x: Ints
     """(M,) columns."""
     unit: Ints
-    """(M,) unit."""
+    """(M,) unit, -1 = none, `AS_THE_PIXEL` = the pixel's."""
 
     def inside(self, y: slice, x: slice) -> tuple[Ints, Ints, Ints]:
         """Rows, columns and units of the marks in a block, rows and columns counted from its corner."""
         first, last = np.searchsorted(self.y, [y.start, y.stop])
         chosen = np.arange(first, last)[(self.x[first:last] >= x.start) & (self.x[first:last] < x.stop)]
         return self.y[chosen] - y.start, self.x[chosen] - x.start, self.unit[chosen]
+
+
+AS_THE_PIXEL = -2
+"""Unit of a mark that counts to its pixel's block or parcel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +95,25 @@ class Split:
         own = self.blocks(rows, columns) if self.by == "blocks" else np.full((rows.size, columns.size), -1)
         if parcel is not None and self.home is not None:
             own = np.where(parcel > 0, self.home[parcel], own)
-        if self.marks is not None:
-            down, right, unit = self.marks.inside(y, x)
-            own[down, right] = unit
-        return own.astype(np.int64)
+        return np.asarray(own, dtype=np.int64)
+
+    def fold_of(self, unit: Ints) -> Folds:
+        """The fold of some units; 0 for -1."""
+        return np.append(self.fold, np.uint8(UNUSED))[unit]
 
     def raw(self, label: npt.NDArray[np.integer], parcel: npt.NDArray[np.int32] | None, y: slice, x: slice) -> Folds:
-        """The fold of every pixel (h, w) before the guard; unlabelled pixels (negative) are unused, marks never are."""
-        fold = np.append(self.fold, np.uint8(UNUSED))[self.units(parcel, y, x)]  # unit -1 is the last entry
-        used = label >= 0
+        """The fold of every pixel (h, w) before the guard; unlabelled pixels (negative) are unused, marks are used.
+
+        Where several places mark one pixel, it is of the strictest of their folds.
+        """
+        units = self.units(parcel, y, x)
+        folds = np.where(label >= 0, self.fold_of(units), UNUSED).astype(np.uint8)
         if self.marks is not None:
-            down, right, _ = self.marks.inside(y, x)
-            used[down, right] = True
-        return np.where(used, fold, UNUSED).astype(np.uint8)
+            down, right, unit = self.marks.inside(y, x)
+            unit = np.where(unit == AS_THE_PIXEL, units[down, right], unit)
+            folds[down, right] = UNUSED
+            np.maximum.at(folds, (down, right), self.fold_of(unit))
+        return folds
 
     def around(self, reader: LabelReader, y: slice, x: slice, reach: int) -> tuple[Folds, slice, slice]:
         """Folds before the guard of a block widened by `reach` pixels as far as the grid goes, and what it covers."""

@@ -21,6 +21,7 @@ class ArrayLabels:
     label: npt.NDArray[np.int16]
     parcel: npt.NDArray[np.int32] | None = None
     classes: int = 3
+    parcel_dates: npt.NDArray[np.datetime64] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
