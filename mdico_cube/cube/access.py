@@ -20,7 +20,7 @@ from rasterio.session import Session
 from mdico_cube.cube.address import gdal_path, host_of, is_remote, plain, shown
 from mdico_cube.cube.faults import judge_status
 from mdico_cube.errors import MdicoError
-from mdico_cube.recipe import Section
+from mdico_cube.recipe import ReadSection, Section
 
 Signing = Literal["none", "planetary-computer"]
 _TOKEN_LIFE = 3600.0
@@ -113,12 +113,12 @@ class Access:
     token: TokenSection | None = None
     s3: S3Section = field(default_factory=S3Section)
 
-    def reach(self, address: str, timeout: int, newer: float = 0.0) -> Reach:
+    def reach(self, address: str, reading: ReadSection, newer: float = 0.0) -> Reach:
         """Sign an address for the read that comes now.
 
         Args:
             address: where the asset is, unsigned.
-            timeout: seconds without progress after which a request has failed.
+            reading: when a request has failed, and how long to wait before it is made again.
             newer: use no token from before this time (time.monotonic), because the server refused it.
 
         Raises:
@@ -138,7 +138,8 @@ class Access:
                 headers[self.token.name] = secret
             else:
                 headers["Authorization"] = f"Bearer {secret}"
-        options = {**WEB_OPTIONS, "GDAL_HTTP_CONNECTTIMEOUT": str(timeout), "GDAL_HTTP_LOW_SPEED_TIME": str(timeout)}
+        options = {**WEB_OPTIONS, "GDAL_HTTP_RETRY_DELAY": str(reading.backoff)}
+        options |= dict.fromkeys(("GDAL_HTTP_CONNECTTIMEOUT", "GDAL_HTTP_LOW_SPEED_TIME"), str(reading.timeout))
         if headers:
             options["GDAL_HTTP_HEADERS"] = "\r\n".join(f"{name}: {value}" for name, value in headers.items())
         credentials: dict[str, str] = {}
@@ -167,7 +168,7 @@ WEB_OPTIONS = {
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",  # a COG's header in one request
     "GDAL_HTTP_MULTIRANGE": "YES",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_HTTP_MAX_RETRY": "0",  # retries are counted and recorded here, not there
+    "GDAL_HTTP_MAX_RETRY": "2",  # of single requests, so that a long read does not start anew for each
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     "VSI_CACHE": "FALSE",  # a window is read once: a second cache only copies
 }
@@ -222,6 +223,12 @@ def token_of(token: TokenSection, newer: float = 0.0) -> str:
         secret = str(answer[token.answer])
         _TOKENS[token.url] = (now, now + max(life - 60, life / 2), secret)
         return secret
+
+
+def forget_tokens() -> None:
+    """Ask for new tokens from now on."""
+    with _TOKENS_LOCK:
+        _TOKENS.clear()
 
 
 def _ask(token: TokenSection) -> dict[str, Any]:

@@ -79,6 +79,8 @@ def look(address: str, headers: Mapping[str, str], timeout: float) -> Fault | No
         return Fault("passing", plain(error))
     if start.startswith(_RASTERS):
         return None
+    if len(start) < 12:
+        return Fault("passing", "the server's answer breaks off")
     return Fault("no raster", "it is no GeoTIFF and no JPEG 2000 file")
 
 

@@ -20,6 +20,8 @@ from mdico_cube.recipe import ReadSection
 T = TypeVar("T")
 _LONGEST = 60.0
 """Seconds: no pause is longer."""
+_FAILED: set[str] = set()
+"""Addresses whose last read failed: GDAL remembers that, and must be told to look again."""
 _SAID: set[str] = set()
 """Sentences about refused credentials that this process has said already."""
 
@@ -52,12 +54,14 @@ def persist(
     """
     host = host_of(address)
     pauses = iter(_pauses(reading) if patient else ())
-    newer, again = 0.0, False
+    newer, again = 0.0, address in _FAILED
     while True:
         began = time.monotonic()
         try:
             with _slot(host, reading.per_host):
-                return read(access.reach(address, reading.timeout, newer), again)
+                result = read(access.reach(address, reading, newer), again)
+            _FAILED.discard(address)
+            return result
         except MdicoError:
             raise
         except Exception as error:  # GDAL, network and signing errors have no common class
@@ -71,6 +75,7 @@ def persist(
             if fault.kind == "refused":
                 fault = Fault("refused", f"{fault.text}: the credentials are refused. {access.hint(address)}")
                 _say_once(f"{host}: {fault.text}")
+            _FAILED.add(address)
             raise ReadError(fault) from None
         time.sleep(pause)
 
@@ -81,7 +86,7 @@ def _judged(error: Exception, address: str, access: Access, reading: ReadSection
     fault = judge(error, bool(host))
     if not host.startswith("http") or (fault.kind not in ("no raster", "passing")) or "HTTP" in fault.text:
         return fault
-    reach = access.reach(address, reading.timeout, newer)
+    reach = access.reach(address, reading, newer)
     return look(reach.path.removeprefix("/vsicurl/"), reach.headers, reading.timeout) or Fault("passing", fault.text)
 
 
