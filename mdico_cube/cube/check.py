@@ -15,6 +15,7 @@ from mdico_cube.cube.read import check_assets
 from mdico_cube.cube.search import adopt_keys, catalog_href, check_hrefs, first_items, landing_page
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Source
+from mdico_cube.sensors.offsets import doubt_rule
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.sensors.sensor import Sensor
 
@@ -39,6 +40,8 @@ class Verdict:
     """Offset and why, for example "-0.1 (processing baseline 05.11)"."""
     crs: str = ""
     """CRS as used, "none declared", or "EPSG:32601, was EPSG:3271"."""
+    doubt: str = ""
+    """What the item's own processing has against that offset; empty where it agrees or does not say."""
     missing: tuple[str, ...] = ()
     """Asset keys that the catalog file names and the item lacks."""
     refused: str = ""
@@ -69,7 +72,8 @@ def judge_item(item: pystac.Item, source: Source, sensor: Sensor) -> Verdict:
         rule = sensor.radiometry(item.id, item.properties, item.assets[first].extra_fields, source)
     except MdicoError as error:
         return Verdict(item.id, refused=str(error))
-    return Verdict(item.id, str(rule), crs if before == after else f"{crs}, was {before}")
+    doubt = doubt_rule(sensor.sentinel, item.properties, rule.offset) if sensor.sentinel else ""
+    return Verdict(item.id, str(rule), crs if before == after else f"{crs}, was {before}", doubt)
 
 
 def check_catalog(name: str, href: str | None = None, items: int = 3) -> list[Check]:
@@ -90,21 +94,26 @@ def check_catalog(name: str, href: str | None = None, items: int = 3) -> list[Ch
     except MdicoError as error:
         return [Check("reachable", False, str(error))]
     checks = [Check("reachable", True, address)]
-    for modality, source in catalog.modalities.items():
+    every = [*catalog.modalities.items(), *((name, one) for name, others in catalog.also.items() for one in others)]
+    for modality, source in every:
+        name = modality if source is catalog.modalities.get(modality) else f"{modality} from {source.collection}"
         try:
             found = list(islice(first_items(catalog, address, source.collection), items))
+            checks += _check_modality(name, get_sensor(modality), source, found, address)
         except MdicoError as error:
-            checks.append(Check(f"{modality}: collection", False, str(error)))
-            continue
-        checks += _check_modality(modality, source, found, address)
+            checks.append(Check(f"{name}: collection", False, str(error)))
     return checks
 
 
-def _check_modality(modality: str, source: Source, items: Sequence[pystac.Item], href: str) -> list[Check]:
+def _check_modality(
+    modality: str, sensor: Sensor, source: Source, items: Sequence[pystac.Item], href: str
+) -> list[Check]:
     if not items:
         return [Check(f"{modality}: collection", False, f"{source.collection} is there but holds no item")]
-    verdicts = [judge_item(item, source, get_sensor(modality)) for item in items]
+    verdicts = [judge_item(item, source, sensor) for item in items]
     lacking = [f"{verdict.item} lacks {', '.join(verdict.missing)}" for verdict in verdicts if verdict.missing]
+    complete = not lacking or (sensor.scarce and len(lacking) < len(items))
+    doubts = [f"{verdict.item}: {verdict.doubt}" for verdict in verdicts if verdict.doubt]
     refused = [verdict.refused for verdict in verdicts if verdict.refused and not verdict.missing]
     try:
         for item in items:
@@ -114,9 +123,10 @@ def _check_modality(modality: str, source: Source, items: Sequence[pystac.Item],
         strange = str(error)
     return [
         Check(f"{modality}: collection", True, f"{source.collection}, {len(items)} items looked at"),
-        Check(f"{modality}: assets", not lacking, "; ".join(lacking) or "every asset is there"),
+        Check(f"{modality}: assets", complete, "; ".join(lacking) or "every asset is there"),
         Check(f"{modality}: addresses", not strange, strange or "plain files"),
         Check(f"{modality}: rules", not refused, "; ".join(refused) or _counted([v.radiometry for v in verdicts])),
+        Check(f"{modality}: offsets", not doubts, "; ".join(doubts) or "as the items' processing has it"),
         Check(f"{modality}: CRS", not refused, _counted([v.crs for v in verdicts if v.crs]) or "not looked at"),
     ]
 

@@ -29,6 +29,8 @@ class OffsetSentinel:
     """Reflectance per count."""
     era: Callable[[Mapping[str, Any]], bool | None]
     """Item properties -> True where its processing adds an offset, False where not, None where they do not say."""
+    taken_out: Callable[[Mapping[str, Any]], bool]
+    """Item properties -> True where they say that the offset was taken out again."""
 
 
 def dark_floor(raw: Array, seen: Bools, scale: float, offset: float) -> float:
@@ -64,3 +66,13 @@ def judge_floors(floors: Mapping[str, float], eras: Mapping[str, bool | None]) -
         elif jump is None and floor > BRIGHT:
             found[item] = "no dark ground: bright land, snow, or an offset that was not subtracted"
     return found
+
+
+def doubt_rule(sentinel: OffsetSentinel, properties: Mapping[str, Any], offset: float) -> str:
+    """What an item's own processing has against the offset that was decided, before any pixel is read; "" = nothing."""
+    added = sentinel.era(properties)
+    if added and not offset and not sentinel.taken_out(properties):
+        return "its processing adds an offset, and none is taken out"
+    if added is False and offset:
+        return "an offset is taken out that its processing never added"
+    return ""

@@ -67,7 +67,7 @@ def radiometry(item_id: str, properties: Mapping[str, Any], asset: Mapping[str, 
     if source.offset == "none":
         return Radiometry(COUNT, 0.0, "harmonised by the source")
     if source.offset == "declared":
-        if properties.get("earthsearch:boa_offset_applied"):
+        if taken_out(properties):
             return Radiometry(COUNT, 0.0, "offset already applied, says the item")
         return Radiometry(COUNT, float(declared(asset).get("offset") or 0.0), "declared by the item")
     shifted = era(properties)
@@ -87,6 +87,11 @@ def era(properties: Mapping[str, Any]) -> bool | None:
         return None
 
 
+def taken_out(properties: Mapping[str, Any]) -> bool:
+    """True where the item says that its counts were shifted back."""
+    return bool(properties.get("earthsearch:boa_offset_applied"))
+
+
 def _baseline(properties: Mapping[str, Any]) -> Any:
     return properties.get("s2:processing_baseline", properties.get("processing:version"))
 
@@ -100,6 +105,6 @@ SENSOR = Sensor(
     quality=SCL,
     finish=finish,
     raw_dtype="uint16",
-    sentinel=OffsetSentinel(COUNT, era),
+    sentinel=OffsetSentinel(COUNT, era, taken_out),
     gsd={name: 10.0 if name in ("B02", "B03", "B04", "B08") else 20.0 for name, _ in _BANDS},
 )

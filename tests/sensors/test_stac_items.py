@@ -13,6 +13,7 @@ import pytest
 from mdico_cube.cube.catalog import load_catalog
 from mdico_cube.cube.check import judge_item
 from mdico_cube.cube.duplicates import newest
+from mdico_cube.cube.items import reasons
 from mdico_cube.recipe import Source
 from mdico_cube.sensors.registry import get_sensor
 
@@ -24,49 +25,35 @@ pytestmark = [
     pytest.mark.skipif(not DATA.is_dir(), reason=f"the real items are not at {DATA}"),
 ]
 
-_OLD_LANDSAT = {
-    "blue": "SR_B2", "green": "SR_B3", "red": "SR_B4", "nir08": "SR_B5", "swir16": "SR_B6", "swir22": "SR_B7",
-}  # fmt: skip
 OTHERS = {
-    ("eopf", "sentinel-2-l2a"): ("cdse", "sentinel2", {}),
-    ("earth-search-v1", "sentinel-2-c1-l2a"): ("earth-search-c1", "sentinel2", {}),
-    ("planetary-computer", "landsat-8-c2-l2"): (
-        "planetary-computer",
-        "landsat",
-        {"assets": _OLD_LANDSAT, "quality": "QA_PIXEL"},
-    ),
-    ("planetary-computer", "nasadem"): (
-        "planetary-computer",
-        "dem",
-        {"assets": {"elevation": "elevation"}, "nodata": None},
-    ),
-    ("stactools", "sentinel1-rtc-aws"): (
-        "local",
-        "sentinel1",
-        {"assets": {"vv": "gamma0_vv", "vh": "gamma0_vh"}, "nodata": 0},
-    ),
+    ("eopf", "sentinel-2-l2a"): "cdse",
+    ("earth-search-v1", "sentinel-2-c1-l2a"): "earth-search-c1",
+    ("stactools", "sentinel1-rtc-aws"): "local",
 }
-"""Folder and collection -> catalog, modality and what a recipe's source section would say on top."""
+"""Folder and collection -> the catalog file that describes it, where its folder does not name one."""
 FOLDERS = {"earth-search-v1": "earth-search", "stactools": "earth-search"}
 WORDS = {
-    "sentinel-2": "sentinel2",
-    "sentinel2": "sentinel2",
-    "sentinel": "sentinel1",
-    "landsat": "landsat",
-    "dem": "dem",
+    "sentinel-2": ("sentinel2",),
+    "sentinel2": ("sentinel2",),
+    "sentinel": ("sentinel1",),
+    "landsat-c2l2-st": ("landsat_st",),
+    "landsat-c2l2-sr": ("landsat",),
+    "landsat": ("landsat", "landsat_st"),
+    "dem": ("dem",),
 }
+"""Part of a collection's id -> the sensors that read it; the first that fits."""
 
 
-def source_of(folder: str, collection: str) -> tuple[str, Source] | None:
-    """Modality and source for a folder of items; None for what no sensor reads yet."""
-    name, modality, changes = OTHERS.get(
-        (folder, collection),
-        (FOLDERS.get(folder, folder), next((m for word, m in WORDS.items() if word in collection), ""), {}),
-    )
-    if not modality:
-        return None
-    base = load_catalog(name).modalities.get(modality) or Source(collection=collection)
-    return modality, base.model_copy(update={"collection": collection, **changes})
+def sources_of(folder: str, collection: str) -> list[tuple[str, Source]]:
+    """Modalities and sources for a folder of items, as the catalog files have them; none for what no sensor reads."""
+    catalog = load_catalog(OTHERS.get((folder, collection), FOLDERS.get(folder, folder)))
+    found = []
+    for modality in next((names for word, names in WORDS.items() if word in collection), ()):
+        described = (*catalog.also.get(modality, ()), *filter(None, [catalog.modalities.get(modality)]))
+        base = next((one for one in described if one.collection == collection), described[-1] if described else None)
+        source = base or Source(collection=collection)
+        found.append((modality, source.model_copy(update={"collection": collection})))
+    return found
 
 
 def table() -> str:
@@ -80,23 +67,35 @@ def table() -> str:
 
 
 def lines(folder: str, collection: str, items: list[pystac.Item]) -> list[str]:
-    found = source_of(folder, collection)
     title = f"{folder} / {collection}"
-    if found is None:
+    found = sources_of(folder, collection)
+    if not found:
         return [f"{title}: {len(items)} items, no sensor reads them", ""]
-    modality, source = found
+    return [line for modality, source in found for line in section(title, modality, source, items)]
+
+
+def section(title: str, modality: str, source: Source, items: list[pystac.Item]) -> list[str]:
     decided: Counter[str] = Counter()
+    sensor = get_sensor(modality)
     for item in items:
-        verdict = judge_item(item, source, get_sensor(modality))
+        verdict = judge_item(item, source, sensor)
         if verdict.refused:
             decided[f"refused: {verdict.refused.replace(item.id, '<id>')}"] += 1
         else:
             crs = verdict.crs if "was" in verdict.crs or ":" not in verdict.crs else "declared"
-            decided[f"offset {verdict.radiometry}, CRS {crs}"] += 1
-    kept = newest(items)[0]
+            doubt = f", DOUBT {verdict.doubt}" if verdict.doubt else ""
+            decided[f"offset {verdict.radiometry}, CRS {crs}{doubt}"] += 1
+    kept, gone = newest(items)
     distinct = len({item.id for item in items})
     heading = f"{title} as {modality}: {len(items)} items, {distinct} ids, {len({i.id for i in kept})} acquisitions"
-    return [heading, *(f"{count:5d}  {text}" for text, count in sorted(decided.items())), ""]
+    bands = ", ".join("|".join(source.keys(band)) for band in sensor.reads or sensor.defaults)
+    return [
+        heading,
+        f"       bands {bands}; mask {'|'.join(source.quality_keys) or 'none'}",
+        *(f"{count:5d}  {text}" for text, count in sorted(decided.items())),
+        *(f"{count:5d}  left out: {reason}" for reason, count in sorted(reasons(gone).items())),
+        "",
+    ]
 
 
 def test_what_the_rules_decide_about_every_real_item() -> None:
