@@ -4,13 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint notebooks bench clean
+.PHONY: demo test services postgres lint notebooks bench clean
 
 demo: $(INSTALLED)  ## the whole chain on the embedded region, into demo-output/
 	$(BIN)/mdico demo demo-output --resume
 
 test: $(INSTALLED)  ## the test suite
 	$(BIN)/python -m pytest -m "not network and not services"
+
+services: $(INSTALLED) .services/.installed  ## tests on servers that pip does not install (Debian, as root)
+	MDICO_SERVICES=$(CURDIR)/.services $(BIN)/python -m pytest -m services
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .
@@ -24,7 +27,7 @@ bench: $(INSTALLED)  ## time and memory of every stage
 	$(BIN)/python benchmarks/bench_journey.py
 
 clean:
-	rm -rf .venv demo-output build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .services demo-output build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch first and from the pins: an unpinned one brings gigabytes that a laptop does not need.
 $(INSTALLED): constraints.txt pyproject.toml
@@ -33,3 +36,15 @@ $(INSTALLED): constraints.txt pyproject.toml
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(INSTALLED)
+
+# A database with PostGIS from Debian, whose own cluster is not wanted, and a complete STAC API apart from our packages.
+.services/.installed:
+	dpkg -s postgresql-15 postgresql-15-postgis-3 >/dev/null 2>&1 || $(MAKE) postgres
+	$(PYTHON) -m venv .services
+	.services/bin/pip install --quiet stac-fastapi.pgstac==7.2.0 'pypgstac[psycopg]==0.10.0' uvicorn
+	touch $@
+
+postgres:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-15 postgresql-15-postgis-3
+	pg_ctlcluster 15 main stop 2>/dev/null || true

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import operator
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,16 +21,13 @@ from mdico_cube.cube.address import is_plain, is_remote, plain, shown
 from mdico_cube.cube.catalog import CatalogFile
 from mdico_cube.cube.duplicates import item_time
 from mdico_cube.cube.items import Answer, question
+from mdico_cube.cube.query import asked_of, matches
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import Source
 from mdico_cube.spec import Period
 
 # pystac tells of every old field it could not bring up to date; none of them is read here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pystac\..*")
-_WORDS: dict[str, Callable[[Any, Any], bool]] = {
-    **{"eq": operator.eq, "neq": operator.ne, "lt": operator.lt, "lte": operator.le},
-    **{"gt": operator.gt, "gte": operator.ge, "in": lambda came, wanted: came in wanted},
-}
 
 
 def search_items(
@@ -95,7 +91,7 @@ def first_items(catalog: CatalogFile, href: str, collection: str) -> Iterator[py
         MdicoError: the catalog cannot be reached or lacks the collection.
     """
     if _is_api(catalog, href):
-        found: Iterable[pystac.Item] = _search(href, collection, limit=20)
+        found: Iterable[pystac.Item] = _search(href, collection, {}, limit=20)
     else:
         found = _collection(href, Source(collection=collection)).get_items(recursive=True)
     try:
@@ -192,10 +188,15 @@ def _search_api(
     href: str, source: Source, area: Geometry, spans: list[tuple[datetime, datetime]] | None
 ) -> list[pystac.Item]:
     times: list[tuple[datetime, datetime] | None] = [*spans] if spans else [None]
-    return [item for time in times for item in _search(href, source.collection, intersects=area.json, datetime=time)]
+    return [
+        item
+        for time in times
+        for item in _search(href, source.collection, source.query, intersects=area.json, datetime=time)
+    ]
 
 
-def _search(href: str, collection: str, **query: Any) -> Iterator[pystac.Item]:
+def _search(href: str, collection: str, query: Mapping[str, Any], **where: Any) -> Iterator[pystac.Item]:
+    """Items of an API, which filters by the query where it says that it can."""
     try:
         client = Client.open(href)
         known = {one.id for one in client.get_collections()}
@@ -204,33 +205,9 @@ def _search(href: str, collection: str, **query: Any) -> Iterator[pystac.Item]:
                 f"catalog {shown(href)} has no collection {collection!r}: it has {', '.join(sorted(known))}. "
                 f"Set the modality's source.collection.{did_you_mean(collection, known)}"
             )
-        yield from client.search(collections=[collection], **query).items()
+        yield from client.search(collections=[collection], **where, **asked_of(client, query)).items()
     except APIError as error:
         raise MdicoError(f"catalog {shown(href)}: the search failed ({plain(error)}). Try again later.") from error
-
-
-def matches(item: pystac.Item, query: Mapping[str, Any]) -> bool:
-    """True where an item's properties are as a query wants them; a property that is not there never is."""
-    return all(
-        key in item.properties and _compares(item.properties[key], word, wanted)
-        for key, word, wanted in comparisons(query)
-    )
-
-
-def comparisons(query: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
-    """(property, word, value) of every comparison of a query: {"a": 1} is eq, {"a": {"lt": 1}} is lt."""
-    return [
-        (key, word, wanted)
-        for key, value in query.items()
-        for word, wanted in (value.items() if isinstance(value, dict) else [("eq", value)])
-    ]
-
-
-def _compares(came: Any, word: str, wanted: Any) -> bool:
-    try:
-        return bool(_WORDS[word](came, wanted))
-    except TypeError:  # a text against a number
-        return False
 
 
 def adopt_keys(item: pystac.Item, source: Source, bands: Sequence[str]) -> pystac.Item:
