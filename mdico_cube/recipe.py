@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -19,6 +19,7 @@ Precision = Literal["32-true", "bf16"]
 Backend = Literal["auto", "zarr", "tensorstore"]
 MapOutput = Literal["probabilities", "entropy", "observations"]
 SplitBy = Literal["blocks", "group", "year"]
+WeatherKind = Literal["instant", "mean", "min", "max", "sum", "per_day", "since_midnight"]
 Code = Annotated[int, Field(ge=0, le=15)]
 Dilation = Annotated[int, Field(ge=0, le=64)]
 Orbit = Literal["both", "ascending", "descending", "split"]
@@ -133,6 +134,43 @@ class PeriodSection(Section):
         return Period(self.start, self.end, self.step, self.season, self.windows)
 
 
+class StoreVariable(Section):
+    """How one variable of a weather store is to be understood."""
+
+    name: str
+    """Variable in the store."""
+    kind: WeatherKind = "instant"
+    """What one value is: a moment; the mean, min, max or sum over the time to the next value; per_day = the mean daily
+    sum, as in ERA5's monthly means; since_midnight = the running sum since 00:00 UTC, as in ERA5-Land."""
+    unit: str
+    """Unit in the store, for example m for rain; a store that says another one itself is refused."""
+    scale: float = 1.0
+    """Factor beside the unit's own: -1 turns ERA5's downward-positive evaporation around."""
+    missing: float | None = None
+    """A value that stands for "not known" beside NaN: AgERA5 writes temperatures of 0."""
+    asset: str | None = None
+    """Asset key, where each variable has a store of its own; null = the source's."""
+
+
+class StoreRules(Section):
+    """How weather stands in Zarr stores on a latitude-longitude grid."""
+
+    asset: str = "data"
+    """Asset key of the Zarr store."""
+    items: tuple[str, ...] = ()
+    """Item ids to read, where a collection holds different things; none = every item."""
+    every: str = "1h"
+    """Pandas offset between values: 1h, 3h, 1D, MS."""
+    stamp: Literal["start", "end"] = "start"
+    """Which end of its interval a mean, minimum, maximum or sum is dated by; ERA5's hourly rain is dated by the end."""
+    coverage: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of a step's values that must be known for its mean, minimum or maximum; a sum needs every one."""
+    variables: Annotated[dict[str, StoreVariable], Field(min_length=1)]
+    """Band -> variable."""
+    orography: StoreVariable | None = None
+    """Height of the cells' ground: metres, or geopotential in m2 s-2; null where the source does not tell."""
+
+
 class Source(Section):
     """How one modality is found in a catalog. A recipe's values override the catalog file's."""
 
@@ -157,6 +195,8 @@ class Source(Section):
     sensor's own."""
     dilate: Dilation = 0
     """Pixels of the cube's grid by which hidden ground is widened."""
+    zarr: StoreRules | None = None
+    """Weather only: how it stands in Zarr stores."""
 
     def keys(self, band: str) -> tuple[str, ...]:
         """Asset keys a band may stand under, the usual one first."""
@@ -202,6 +242,7 @@ class SourceOverride(Section):
     query: dict[str, Any] | None = None
     hide: tuple[Code, ...] | None = None
     dilate: Dilation | None = None
+    zarr: StoreRules | None = None
 
     @field_validator("query")
     @classmethod
@@ -219,6 +260,13 @@ class ModalitySection(Section):
     orbit: Orbit = "both"
     """Sentinel-1 only: both directions in one group, one of them, or split: a group for each, which other sections name
     sentinel1_ascending and sentinel1_descending (sentinel1 then means both groups)."""
+    lapse_rate: Annotated[float, Field(ge=0, le=15)] = 6.5
+    """Weather only: kelvin per kilometre by which temperatures are brought from the height of the source's cells to
+    the height of the pixels, where both are known; 0 leaves them as they are."""
+    catalog: str | None = None
+    """Catalog to find this modality in, where it is not the recipe's: a file in catalogs/, or a path to one."""
+    href: str | None = None
+    """Where that catalog is; null takes the catalog file's own."""
     source: SourceOverride = SourceOverride()
     """Changes to the catalog's description of this modality."""
 
@@ -773,6 +821,16 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     return list(node.get("properties", {}))
 
 
+def _section_rebased(section: ModalitySection, under: Callable[[Path], Path]) -> ModalitySection:
+    """A modality's section with the place of its own catalog made absolute."""
+    update = {}
+    if section.catalog is not None and section.catalog.endswith((".yml", ".yaml")):
+        update["catalog"] = str(under(Path(section.catalog)))
+    if section.href is not None and "://" not in section.href:
+        update["href"] = str(under(Path(section.href)))
+    return section.model_copy(update=update)
+
+
 def _rebased(recipe: Recipe, base: Path) -> Recipe:
     """The recipe with every relative path made absolute."""
 
@@ -792,4 +850,5 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
         update["samples"] = recipe.samples.model_copy(update={"places": places})
     if recipe.catalog.endswith((".yml", ".yaml")):
         update["catalog"] = str(under(Path(recipe.catalog)))
+    update["modalities"] = {name: _section_rebased(section, under) for name, section in recipe.modalities.items()}
     return recipe.model_copy(update=update)

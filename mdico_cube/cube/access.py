@@ -192,7 +192,7 @@ def s3_options(s3: S3Section) -> dict[str, str]:
         scheme, _, host = s3.endpoint.rpartition("://")
         options |= {"AWS_S3_ENDPOINT": host, "AWS_HTTPS": "NO" if scheme == "http" else "YES"}
     if s3.key and s3.secret:
-        options |= {"AWS_ACCESS_KEY_ID": _secret(s3.key), "AWS_SECRET_ACCESS_KEY": _secret(s3.secret)}
+        options |= {"AWS_ACCESS_KEY_ID": from_environment(s3.key), "AWS_SECRET_ACCESS_KEY": from_environment(s3.secret)}
         options["AWS_SESSION_TOKEN"] = ""
     return options
 
@@ -211,7 +211,7 @@ def token_of(token: TokenSection, newer: float = 0.0) -> str:
         ConnectionError: the service cannot be reached now.
     """
     if token.env is not None:
-        return _secret(token.env)
+        return from_environment(token.env)
     assert token.url is not None
     with _TOKENS_LOCK:  # one asks, the others wait
         asked, ends, secret = _TOKENS.get(token.url, (0.0, 0.0, ""))
@@ -233,7 +233,7 @@ def forget_tokens() -> None:
 
 def _ask(token: TokenSection) -> dict[str, Any]:
     assert token.url is not None
-    form = {key: _secret(value[1:]) if value.startswith("$") else value for key, value in token.form.items()}
+    form = {key: from_environment(value[1:]) if value.startswith("$") else value for key, value in token.form.items()}
     body = urllib.parse.urlencode(form).encode() if form else None
     try:
         with urllib.request.urlopen(urllib.request.Request(token.url, data=body), timeout=30) as reply:
@@ -255,7 +255,12 @@ def _ask(token: TokenSection) -> dict[str, Any]:
     return answer
 
 
-def _secret(name: str) -> str:
+def from_environment(name: str) -> str:
+    """What an environment variable holds.
+
+    Raises:
+        MdicoError: it is not set.
+    """
     value = os.environ.get(name, "")
     if not value:
         raise MdicoError(f"the environment variable {name} is not set. The catalog file needs it to reach its files.")

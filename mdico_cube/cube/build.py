@@ -20,12 +20,15 @@ from mdico_cube.cube.composite import mosaic, reduce_step
 from mdico_cube.cube.execute import crew_for, execute, threads_each
 from mdico_cube.cube.grid import Shard
 from mdico_cube.cube.items import save_items
+from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, DOUBT, FAILED, GAPS, Entry, Ledger, Origin
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
 from mdico_cube.cube.plan_file import dump_plan, load_plan
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.scenes import Notes, read_calibrated
 from mdico_cube.cube.store import create_cube, keep_recipe
+from mdico_cube.cube.weather import WeatherPlan
+from mdico_cube.cube.weather_job import run_weather
 from mdico_cube.cube.work import WorkFolder
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import meter, say
@@ -82,8 +85,13 @@ class ShardTask:
     """Files read at once."""
 
     def __call__(self, key: Key) -> Built:
-        """Build one shard."""
-        return run_job(self.cube, _job(_plan(self.cube, self.plan), key), self.threads)
+        """Build one shard, or one coarse modality."""
+        plan = _plan(self.cube, self.plan)
+        layer = plan.layer(key.modality)
+        if isinstance(layer, WeatherPlan):
+            error, size = run_weather(self.cube, layer, plan.geobox)
+            return Built(error, size)
+        return run_job(self.cube, _job(plan, layer, key), self.threads)
 
 
 def build_cube(
@@ -112,7 +120,7 @@ def build_cube(
     for name, steps in plan.gaps().items():
         say(f"{name}: no scene in {', '.join(steps)}: these steps stay missing")
     keys = list(_keys(plan))
-    for layer in plan.layers:
+    for layer in plan.every:
         layer.check()
     if path.exists() and not overwrite:
         _check_same(path, plan)
@@ -186,7 +194,7 @@ def _create(path: Path, plan: BuildPlan, recipe: Recipe, overwrite: bool) -> Non
     create_cube(
         path,
         plan.geobox,
-        [layer.layer for layer in plan.layers],
+        [layer.layer for layer in plan.every],
         recipe.store.chunk,
         recipe.store.shard,
         {"mdico_recipe": _recipe_text(recipe), "mdico_version": __version__},
@@ -201,35 +209,47 @@ def _shard_counts(plan: BuildPlan) -> tuple[int, int]:
 
 def _check_same(path: Path, plan: BuildPlan) -> None:
     reader = open_reader(path)
-    came = {layer.modality.name: (layer.modality.band_names, layer.steps, layer.stops) for layer in plan.layers}
-    stands = {name: (m.band_names, reader.steps(name), reader.stops(name)) for name, m in reader.modalities.items()}
+    came = {layer.modality.name: _outline(layer.layer) for layer in plan.every}
+    stands = {name: _outline(layer) for name, layer in reader.layers.items()}
     if reader.geobox != plan.geobox or reader.shard != plan.shard:
         raise MdicoError(f"{path}: stands on another grid than the recipe's area. Use --overwrite to replace it.")
     if came != stands:
         differing = [name for name in {**came, **stands} if came.get(name) != stands.get(name)]
         raise MdicoError(
-            f"{path}: was built with other bands or steps of {', '.join(differing)}. Use --overwrite to replace it."
+            f"{path}: was built with other bands or steps of {', '.join(differing)}, or from a source with other "
+            "cells. Use --overwrite to replace it."
         )
 
 
+def _outline(layer: Layer) -> tuple[object, ...]:
+    """What of a layer cannot be changed by building it again."""
+    return layer.modality.band_names, layer.steps, layer.stops, layer.latitudes, layer.longitudes
+
+
 def _keys(plan: BuildPlan) -> Iterator[Key]:
+    for weather in plan.weather:
+        yield Key(weather.modality.name, 0, 0)
     for shard in plan.shards():
         for layer in plan.layers:
             yield Key(layer.modality.name, shard.row, shard.column)
 
 
-def _job(plan: BuildPlan, key: Key) -> Job:
-    layer, shard = plan.layer(key.modality), plan.shard_at(key.row, key.column)
+def _digest(plan: BuildPlan, key: Key) -> str:
+    """SHA-256 of everything that decides what a job writes."""
+    layer = plan.layer(key.modality)
+    return layer.origin.digest if isinstance(layer, WeatherPlan) else _job(plan, layer, key).digest
+
+
+def _job(plan: BuildPlan, layer: LayerPlan, key: Key) -> Job:
+    shard = plan.shard_at(key.row, key.column)
     block = plan.block(shard)
     return Job(layer, shard, block, layer.origin(block))
 
 
 def _unfinished(path: Path, plan: BuildPlan, keys: list[Key]) -> list[Key]:
     """Jobs whose shard is missing, failed or stale."""
-    standing = {layer.modality.name: Ledger(path, layer.modality.name).digests() for layer in plan.layers}
-    return [
-        key for key in keys if standing[key.modality][key.row, key.column].tobytes() != _job(plan, key).digest.encode()
-    ]
+    standing = {layer.modality.name: Ledger(path, layer.modality.name).digests() for layer in plan.every}
+    return [key for key in keys if standing[key.modality][key.row, key.column].tobytes() != _digest(plan, key).encode()]
 
 
 def run_job(path: Path, job: Job, threads: int) -> Built:

@@ -12,6 +12,7 @@ from mdico_cube.cube.access import Access, S3Section, Signing, TokenSection
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import ORBIT, Recipe, Section, Source
 from mdico_cube.sensors.sensor import Sensor
+from mdico_cube.sensors.weather import Weather
 
 
 class CatalogFile(Section):
@@ -71,7 +72,7 @@ def load_catalog(name: str) -> CatalogFile:
         raise MdicoError(f"catalog file {path}: {where}: {first['msg']}.") from error
 
 
-def source_for(catalog: CatalogFile, recipe: Recipe, modality: str, sensor: Sensor) -> Source:
+def source_for(catalog: CatalogFile, recipe: Recipe, modality: str, sensor: Sensor | Weather) -> Source:
     """The catalog's description of a modality with the recipe's changes on top.
 
     A collection that the recipe names is described by the catalog's `also` where it stands there.

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import pystac
 
+from mdico_cube.cube.access import Access
 from mdico_cube.cube.catalog import CatalogFile, catalog_folder, load_catalog
+from mdico_cube.cube.cells import CoarseStore
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
 from mdico_cube.cube.search import adopt_keys, catalog_href, check_hrefs, first_items, landing_page
+from mdico_cube.cube.weather import rules_of
 from mdico_cube.errors import MdicoError
-from mdico_cube.recipe import Source
+from mdico_cube.recipe import ReadSection, Source
 from mdico_cube.sensors.offsets import doubt_rule
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.sensors.sensor import Sensor
+from mdico_cube.sensors.weather import Weather
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,29 +102,66 @@ def check_catalog(name: str, href: str | None = None, items: int = 3) -> list[Ch
     for modality, source in every:
         name = modality if source is catalog.modalities.get(modality) else f"{modality} from {source.collection}"
         try:
-            found = list(islice(first_items(catalog, address, source.collection), items))
-            checks += _check_modality(name, get_sensor(modality), source, found, address)
+            found = list(islice(_of_source(first_items(catalog, address, source.collection), source), items))
+            sensor = get_sensor(modality)
+            if not found:
+                checks.append(Check(f"{name}: collection", False, f"{source.collection} is there but holds no item"))
+            elif isinstance(sensor, Weather):
+                checks += _check_weather(name, sensor, source, found, address, catalog.access)
+            else:
+                checks += _check_modality(name, sensor, source, found, address)
         except MdicoError as error:
             checks.append(Check(f"{name}: collection", False, str(error)))
     return checks
 
 
+def _of_source(items: Iterable[pystac.Item], source: Source) -> Iterator[pystac.Item]:
+    """The items that a source names, where it names some."""
+    ids = source.zarr.items if source.zarr is not None else ()
+    return (item for item in items if not ids or item.id in ids)
+
+
+def _check_weather(
+    name: str, sensor: Weather, source: Source, items: Sequence[pystac.Item], href: str, access: Access
+) -> list[Check]:
+    """Collection, addresses, and whether each store opens, has the variables that are named, in units that fit."""
+    faults, found = _strange(items, href), []
+    try:
+        rules = rules_of(source, name)
+        for item in [] if faults else items:
+            for band, variable in rules.variables.items():
+                key = variable.asset or rules.asset
+                if key in item.assets or key == rules.asset:
+                    store = CoarseStore(item, key, rules, access, ReadSection(retries=1))
+                    store.check(variable, sensor.unit(band))
+                    found.append(f"{band} to {store.times[-1].date()}")
+    except MdicoError as error:
+        faults = faults or str(error)
+    return [
+        Check(f"{name}: collection", True, f"{source.collection}, {len(items)} items looked at"),
+        Check(f"{name}: stores", not faults, faults or _counted(found)),
+    ]
+
+
+def _strange(items: Sequence[pystac.Item], href: str) -> str:
+    """What is wrong with the items' addresses; empty where nothing is."""
+    try:
+        for item in items:
+            check_hrefs(item, href)
+    except MdicoError as error:
+        return str(error)
+    return ""
+
+
 def _check_modality(
     modality: str, sensor: Sensor, source: Source, items: Sequence[pystac.Item], href: str
 ) -> list[Check]:
-    if not items:
-        return [Check(f"{modality}: collection", False, f"{source.collection} is there but holds no item")]
     verdicts = [judge_item(item, source, sensor) for item in items]
     lacking = [f"{verdict.item} lacks {', '.join(verdict.missing)}" for verdict in verdicts if verdict.missing]
     complete = not lacking or (sensor.scarce and len(lacking) < len(items))
     doubts = [f"{verdict.item}: {verdict.doubt}" for verdict in verdicts if verdict.doubt]
     refused = [verdict.refused for verdict in verdicts if verdict.refused and not verdict.missing]
-    try:
-        for item in items:
-            check_hrefs(item, href)
-        strange = ""
-    except MdicoError as error:
-        strange = str(error)
+    strange = _strange(items, href)
     return [
         Check(f"{modality}: collection", True, f"{source.collection}, {len(items)} items looked at"),
         Check(f"{modality}: assets", complete, "; ".join(lacking) or "every asset is there"),

@@ -53,7 +53,7 @@ def persist(
         MdicoError: a secret is missing, so that no read of this kind can work.
     """
     host = host_of(address)
-    pauses = iter(_pauses(reading) if patient else ())
+    waits = iter(pauses(reading) if patient else ())
     newer, again = 0.0, address in _FAILED
     while True:
         began = time.monotonic()
@@ -70,7 +70,7 @@ def persist(
         if fault.kind == "refused" and newer == 0.0:
             newer = began
             continue
-        pause = next(pauses, None) if fault.kind == "passing" else None
+        pause = next(waits, None) if fault.kind == "passing" else None
         if pause is None:
             if fault.kind == "refused":
                 fault = Fault("refused", f"{fault.text}: the credentials are refused. {access.hint(address)}")
@@ -90,7 +90,8 @@ def _judged(error: Exception, address: str, access: Access, reading: ReadSection
     return look(reach.path.removeprefix("/vsicurl/"), reach.headers, reading.timeout) or Fault("passing", fault.text)
 
 
-def _pauses(reading: ReadSection) -> Iterator[float]:
+def pauses(reading: ReadSection) -> Iterator[float]:
+    """Seconds to wait before each further try."""
     for attempt in range(reading.retries):
         yield min(_LONGEST, reading.backoff * 2**attempt) * random.uniform(0.5, 1)
 

@@ -28,12 +28,14 @@ from mdico_cube.cube.ledger import Origin
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
 from mdico_cube.cube.search import adopt_keys, catalog_href, longitude, recall, search_items
+from mdico_cube.cube.weather import WeatherPlan, plan_weather
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import ReadSection, Recipe, Reducer, Source
 from mdico_cube.sensors.quality import hidden_by
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.sensors.sensor import Radiometry, Sensor, counted
+from mdico_cube.sensors.weather import Weather
 from mdico_cube.spec import Modality
 
 RULES = 2
@@ -176,8 +178,16 @@ class BuildPlan:
     geobox: GeoBox
     shard: int
     layers: tuple[LayerPlan, ...]
+    """Modalities on the grid: a job for each shard."""
     answers: Mapping[str, Answer] = field(default_factory=dict)
     """Modality -> everything that was found, as the catalog gave it."""
+    weather: tuple[WeatherPlan, ...] = ()
+    """Coarse modalities: one job each."""
+
+    @property
+    def every(self) -> tuple[LayerPlan | WeatherPlan, ...]:
+        """All modalities."""
+        return (*self.layers, *self.weather)
 
     def shards(self) -> Iterator[Shard]:
         """Shards of the grid in row order."""
@@ -189,9 +199,9 @@ class BuildPlan:
         y, x = row * side, column * side
         return Shard(row, column, slice(y, min(y + side, height)), slice(x, min(x + side, width)))
 
-    def layer(self, modality: str) -> LayerPlan:
+    def layer(self, modality: str) -> LayerPlan | WeatherPlan:
         """One modality's plan."""
-        (found,) = [layer for layer in self.layers if layer.modality.name == modality]
+        (found,) = [layer for layer in self.every if layer.modality.name == modality]
         return found
 
     def block(self, shard: Shard) -> GeoBox:
@@ -206,18 +216,22 @@ class BuildPlan:
         """Modality -> steps for which the catalog has no scene at all."""
         found = {
             layer.modality.name: tuple(step for step, n in zip(layer.steps, layer.per_step, strict=True) if n == 0)
-            for layer in self.layers
+            for layer in self.every
         }
         return {name: steps for name, steps in found.items() if steps}
 
-    def bytes_stored(self, layer: LayerPlan) -> int:
+    def bytes_stored(self, layer: LayerPlan | WeatherPlan) -> int:
         """Bytes of one modality in the cube before compression."""
+        if isinstance(layer, WeatherPlan):
+            return layer.bytes_stored
         pixels = self.geobox.shape.y * self.geobox.shape.x
         size = np.dtype(layer.modality.storage.dtype).itemsize
         return pixels * len(layer.steps) * len(layer.modality.bands) * size
 
-    def bytes_read(self, layer: LayerPlan) -> int:
+    def bytes_read(self, layer: LayerPlan | WeatherPlan) -> int:
         """Bytes to read on the cube's grid before compression: scenes x assets x the part of the area they cover."""
+        if isinstance(layer, WeatherPlan):
+            return layer.bytes_read
         pixels = self.geobox.shape.y * self.geobox.shape.x
         extent = self.geobox.extent
         share = sum(float(scene.footprint.intersection(extent).area / extent.area) for scene in layer.scenes)
@@ -233,19 +247,19 @@ class BuildPlan:
             "shape": list(self.geobox.shape),
             "resolution": self.geobox.resolution.x,
             "shards": len(list(self.shards())),
-            "jobs": len(list(self.shards())) * len(self.layers),
+            "jobs": len(list(self.shards())) * len(self.layers) + len(self.weather),
             "modalities": {
                 layer.modality.name: {
                     "bands": list(layer.modality.band_names),
                     "steps": list(layer.steps),
                     "scenes_per_step": list(layer.per_step),
-                    "scenes": len(layer.scenes),
-                    "left_out": dict(layer.left_out),
-                    "offsets": layer.offsets,
+                    "scenes": len(layer.items if isinstance(layer, WeatherPlan) else layer.scenes),
+                    "left_out": {} if isinstance(layer, WeatherPlan) else dict(layer.left_out),
+                    "offsets": {} if isinstance(layer, WeatherPlan) else layer.offsets,
                     "bytes_read": self.bytes_read(layer),
                     "bytes_stored": self.bytes_stored(layer),
                 }
-                for layer in self.layers
+                for layer in self.every
             },
             "gaps": {name: list(steps) for name, steps in self.gaps().items()},
         }
@@ -266,7 +280,6 @@ def plan_build(recipe: Recipe, items: Mapping[str, Answer] | None = None, reuse:
     Raises:
         MdicoError: unknown modality or band, nothing found, a missing asset, or a product a sensor cannot use.
     """
-    catalog = load_catalog(recipe.catalog)
     sensors = {name: get_sensor(name) for name in recipe.modalities}
     modalities = {
         name: sensor.modality.select(recipe.modalities[name].bands or sensor.defaults)
@@ -280,17 +293,33 @@ def plan_build(recipe: Recipe, items: Mapping[str, Answer] | None = None, reuse:
             f"the saved items have none of {', '.join(lacking)}: they are of {', '.join(items or {})}. Take the "
             "modality out of the recipe, or build without --items to search for it."
         )
-    planned = {
-        name: _plan_layer(recipe, catalog, sensors[name], modalities[name], geobox, (items or {}).get(name), reuse)
-        for name in recipe.modalities
-    }
-    layers = tuple(layer for layer, _ in planned.values())
-    return BuildPlan(geobox, recipe.store.shard, layers, {name: answer for name, (_, answer) in planned.items()})
+    layers: list[LayerPlan] = []
+    weather: list[WeatherPlan] = []
+    answers: dict[str, Answer] = {}
+    for name, sensor in sensors.items():
+        catalog, href = _catalog_of(recipe, name)
+        saved = (items or {}).get(name)
+        if isinstance(sensor, Weather):
+            coarse, answers[name] = plan_weather(recipe, catalog, href, sensor, modalities[name], geobox, saved, reuse)
+            weather.append(coarse)
+        else:
+            layer, answers[name] = _plan_layer(recipe, catalog, href, sensor, modalities[name], geobox, saved, reuse)
+            layers.append(layer)
+    return BuildPlan(geobox, recipe.store.shard, tuple(layers), answers, tuple(weather))
+
+
+def _catalog_of(recipe: Recipe, modality: str) -> tuple[CatalogFile, str | None]:
+    """The catalog a modality is found in, and where the recipe says that it is: its own, else the recipe's."""
+    section = recipe.modalities[modality]
+    if section.catalog is None:
+        return load_catalog(recipe.catalog), section.href or recipe.href
+    return load_catalog(section.catalog), section.href
 
 
 def _plan_layer(
     recipe: Recipe,
     catalog: CatalogFile,
+    href: str | None,
     sensor: Sensor,
     modality: Modality,
     geobox: GeoBox,
@@ -304,9 +333,9 @@ def _plan_layer(
         sensor.refuse(source.collection, {})
     strange: dict[str, str] = {}
     if saved is not None and not reuse:
-        answer, strange = recall(saved, recipe.href or catalog.href, source, geobox, period)
+        answer, strange = recall(saved, href or catalog.href, source, geobox, period)
     else:
-        answer = search_items(catalog, catalog_href(catalog, recipe.href), source, geobox, period, saved)
+        answer = search_items(catalog, catalog_href(catalog, href), source, geobox, period, saved)
     if len(strange) == len(answer.items):
         raise MdicoError(
             f"{modality.name}: none of the saved items is of the area and the query. Search again without --items."

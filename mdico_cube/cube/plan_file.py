@@ -19,12 +19,16 @@ from shapely import from_wkb
 
 from mdico_cube.cube.access import Access, S3Section, TokenSection
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene
+from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.recipe import ReadSection, Source
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.sensors.sensor import Radiometry, Sensor
+from mdico_cube.sensors.weather import Weather
 from mdico_cube.spec import Band, Modality, Storage
 
-_RECORDS: tuple[type[Any], ...] = (BuildPlan, LayerPlan, Scene, Modality, Band, Storage, Radiometry, Access)
+_RECORDS: tuple[type[Any], ...] = (
+    *(BuildPlan, LayerPlan, WeatherPlan, Scene, Modality, Band, Storage, Radiometry, Access),
+)
 """Dataclasses that may stand in a plan. One that is missing here is refused when a plan is written."""
 _SECTIONS: tuple[type[BaseModel], ...] = (Source, ReadSection, TokenSection, S3Section)
 _KIND, _VALUE = "@", "="
@@ -49,7 +53,7 @@ def _dump(value: Any) -> Any:
         keep = {*value.assets, *value.quality_assets}
         scenes = [_tagged("Scene", {**_fields(scene), "item": _item(scene.item, keep)}) for scene in value.scenes]
         return _tagged("LayerPlan", {**_fields(value, but="scenes"), "scenes": _tagged("tuple", scenes)})
-    if isinstance(value, Sensor):
+    if isinstance(value, Sensor | Weather):
         return _tagged("Sensor", value.modality.name)
     if isinstance(value, BuildPlan):
         return _tagged("BuildPlan", _fields(value, but="answers"))

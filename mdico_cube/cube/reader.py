@@ -43,8 +43,8 @@ class CubeReader:
             raise MdicoError(f"{path}: is not an mdico cube of layout {VERSION}. Build one with `mdico build`.")
         self.attrs: dict[str, Any] = facts
         layers: Any = facts["mdico_modalities"]
-        self._layers = {name: layer_from(layer) for name, layer in layers.items()}
-        self.modalities: dict[str, Modality] = {name: layer.modality for name, layer in self._layers.items()}
+        self.layers = {name: layer_from(layer) for name, layer in layers.items()}
+        self.modalities: dict[str, Modality] = {name: layer.modality for name, layer in self.layers.items()}
         shape: Any = facts["spatial:shape"]
         transform: Any = facts["spatial:transform"]
         self.geobox = GeoBox(tuple(shape), Affine(*transform), str(facts["proj:wkt2"]))
@@ -55,12 +55,12 @@ class CubeReader:
     def steps(self, modality: str) -> tuple[str, ...]:
         """ISO date of each step's first day; one empty string for a modality without time."""
         self._check(modality)
-        return self._layers[modality].steps
+        return self.layers[modality].steps
 
     def stops(self, modality: str) -> tuple[str, ...]:
         """ISO date of the day after each step's last; nothing for a modality without time."""
         self._check(modality)
-        return self._layers[modality].stops
+        return self.layers[modality].stops
 
     def array(self, modality: str) -> zarr.Array[Any]:
         """The stored array: (T, C, y, x), (C, y, x) without time, or (T, C, latitude, longitude) where coarse."""
@@ -111,7 +111,7 @@ class CubeReader:
         return {name: self._coarse_layer(name) for name, modality in self.modalities.items() if modality.coarse}
 
     def _coarse_layer(self, name: str) -> CoarseLayer:
-        layer, node = self._layers[name], self._root[name]
+        layer, node = self.layers[name], self._root[name]
         assert isinstance(node, zarr.Group)
         heights, rate = (np.asarray(found[...]) for found in (node[OROGRAPHY], node[LAPSE_RATE]))  # type: ignore[index]
         return CoarseLayer(
@@ -184,7 +184,8 @@ class CubeReader:
 
     @cached_property
     def _blocks(self) -> dict[str, BlockReader]:
-        return {name: block_reader(self.array(name), self._backend) for name in self.modalities}
+        plain = [name for name, modality in self.modalities.items() if not modality.coarse]
+        return {name: block_reader(self.array(name), self._backend) for name in plain}
 
     @property
     def _label_group(self) -> zarr.Group:

@@ -84,6 +84,80 @@ def recall(
     return replace(saved, search=asked), strange
 
 
+def recall_stores(saved: Answer) -> Answer:
+    """Saved items of stores, once their addresses are checked.
+
+    Raises:
+        MdicoError: an asset's address is of a kind that is never read.
+    """
+    for item in saved.items:
+        check_hrefs(item, saved.catalog)
+    return saved
+
+
+def store_items(
+    catalog: CatalogFile,
+    href: str,
+    source: Source,
+    ids: Sequence[str],
+    span: tuple[datetime, datetime],
+    saved: Answer | None = None,
+) -> Answer:
+    """Items of a collection whose stores hold some of a time span, wherever they say they lie; sorted by time and id.
+
+    Weather stores cover the globe in one item, with boxes such as 0 to 359.9 degrees: the store's own axes tell.
+
+    Args:
+        catalog: where they stand.
+        href: its address.
+        source: the collection, and properties they must have.
+        ids: the only ones to take; none takes all.
+        span: first and last moment, UTC.
+        saved: found before: the answer where the question is the same.
+
+    Raises:
+        MdicoError: the catalog cannot be read, it lacks the collection or an id, or no item is of that time.
+    """
+    asked = question(href, source.collection, source.query, list(ids), span)
+    if saved is not None and saved.search == asked:
+        return saved
+    if _is_api(catalog, href):
+        query: dict[str, Any] = {"ids": list(ids)} if ids else {"datetime": span}
+        found: Iterable[pystac.Item] = _search(href, source.collection, **query)
+    else:
+        found = _collection(href, source).get_items(recursive=True)
+    every = {item.id: item for item in found if matches(item, source.query)}
+    lacking = [one for one in ids if one not in every]
+    if lacking:
+        raise MdicoError(
+            f"catalog {shown(href)}: {source.collection} has no item {lacking[0]!r}: it has "
+            f"{', '.join(sorted(every)) or 'none'}. Set source.zarr.items.{did_you_mean(lacking[0], every)}"
+        )
+    items = [item for item in every.values() if not ids or item.id in ids]
+    inside = [item for item in items if _overlaps(item, span)]
+    if not inside:
+        raise MdicoError(
+            f"{source.collection}: no item in {shown(href)} is of {span[0].date()} to {span[1].date()}. "
+            f"{_hint(href, _is_api(catalog, href), source)}"
+        )
+    for item in inside:
+        item.make_asset_hrefs_absolute()
+        check_hrefs(item, href)
+    return Answer(shown(href), asked, tuple(sorted(inside, key=lambda item: (item_time(item), item.id))))
+
+
+def _overlaps(item: pystac.Item, span: tuple[datetime, datetime]) -> bool:
+    """True where an item's time, a moment or a while, meets a span; an open end has no end."""
+    said = item.common_metadata
+    if said.start_datetime is None:
+        return span[0] <= item_time(item) <= span[1]
+    start, end = (
+        None if edge is None else edge.replace(tzinfo=None) for edge in (said.start_datetime, said.end_datetime)
+    )
+    assert start is not None
+    return start <= span[1] and (end is None or end >= span[0] - timedelta(days=31))
+
+
 def first_items(catalog: CatalogFile, href: str, collection: str) -> Iterator[pystac.Item]:
     """Some items of a collection, in the catalog's own order, with absolute addresses.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mdico_cube.errors import MdicoError, did_you_mean
-from mdico_cube.sensors import dem, landsat, sentinel1, sentinel2
+from mdico_cube.sensors import dem, era5, landsat, sentinel1, sentinel2
 from mdico_cube.sensors.sensor import Sensor
+from mdico_cube.sensors.weather import Weather
 
 SENSORS: dict[str, Sensor] = {
     "sentinel1": sentinel1.SENSOR,
@@ -15,14 +16,18 @@ SENSORS: dict[str, Sensor] = {
     "landsat_st": landsat.THERMAL_SENSOR,
     "dem": dem.SENSOR,
 }
+"""Sensors whose items are pictures of the ground."""
+WEATHER: dict[str, Weather] = {"era5": era5.WEATHER}
+"""Sensors that come as coarse grids in time."""
 
 
-def get_sensor(name: str) -> Sensor:
+def get_sensor(name: str) -> Sensor | Weather:
     """The sensor of that name.
 
     Raises:
         MdicoError: there is none; the closest name is suggested.
     """
-    if name in SENSORS:
-        return SENSORS[name]
-    raise MdicoError(f"unknown modality {name!r}: known are {', '.join(SENSORS)}.{did_you_mean(name, SENSORS)}")
+    known: dict[str, Sensor | Weather] = {**SENSORS, **WEATHER}
+    if name in known:
+        return known[name]
+    raise MdicoError(f"unknown modality {name!r}: known are {', '.join(known)}.{did_you_mean(name, known)}")
