@@ -40,7 +40,7 @@ from mdico_cube.patches.dataset import WindowLoader, make_loader
 from mdico_cube.patches.extract import check_origin, extract_samples
 from mdico_cube.patches.labels import rasterize_labels
 from mdico_cube.patches.samples import SampleStore, open_samples
-from mdico_cube.patches.sources import StoredWindows
+from mdico_cube.patches.sources import window_source
 from mdico_cube.patches.splits import TEST, TRAIN, VALIDATION
 from mdico_cube.progress import say
 from mdico_cube.recipe import Recipe, load_recipe
@@ -177,7 +177,8 @@ def sample(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> Pat
         MdicoError: no cube, an existing store without overwrite or resume, or a class without training windows.
     """
     places = Places(recipe.output)
-    return extract_samples(places.cube, places.samples, recipe.colearn.modalities, recipe.samples, overwrite, resume)
+    names, pixels = recipe.colearn.modalities, recipe.loader.source == "store"
+    return extract_samples(places.cube, places.samples, names, recipe.samples, overwrite, resume, pixels)
 
 
 def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list[Path]:
@@ -230,7 +231,8 @@ def _loader(
     recipe: Recipe, store: SampleStore, folds: Sequence[int], seed: int | None = None, augment: Augment | None = None
 ) -> WindowLoader:
     section, names = recipe.loader, recipe.colearn.modalities
-    source = StoredWindows(store, folds, names)
+    cube = Places(recipe.output).cube if section.source == "cube" else None
+    source = window_source(store, folds, names, cube, section.backend)
     return make_loader(source, recipe.colearn.train.batch, seed, section.workers, section.buffer, augment)
 
 
@@ -281,7 +283,7 @@ def predict(recipe: Recipe, overwrite: bool = False, resume: bool = False, worke
             raise MdicoError(f"{bundle}: there is no model. Train it with `mdico train`.")
         target = map_path(recipe.output, method, modality, seed)
         if recipe.maps.precision == "bf16" and places.samples.exists():
-            record_bf16_loss(bundle, places.samples)
+            record_bf16_loss(bundle, places.samples, places.cube)
         stale = resume and is_stale(places.cube, bundle, target, recipe.maps.precision, recipe.maps.outputs)
         if stale:
             say(f"predict: {target.name} was made from another model or cube, so it is made again")

@@ -418,6 +418,11 @@ class SampleSection(Section):
 
     patch: Annotated[int, Field(ge=1)] = 1
     """Window side in pixels; 1 = pixel series."""
+    target: Literal["dense", "centre"] = "dense"
+    """Which pixels of a window are labelled: all whose class is known, or the centre pixel alone."""
+    coarsen: dict[str, Annotated[int, Field(ge=1)] | Literal["patch"]] = {}
+    """Modality -> how many times coarser than the grid a model takes it: 3 makes one pixel of 3 x 3 (Landsat's 30 m on
+    a 10 m grid), patch makes one series of the whole window (weather). The patch must be a multiple."""
     strategy: Literal["grid", "random", "points", "polygons"] = "grid"
     """Where windows may lie: on a regular grid, at random positions, or at the points or polygons of `places`."""
     stride: Annotated[int, Field(ge=1)] | None = None
@@ -469,6 +474,9 @@ class SampleSection(Section):
             raise ValueError("validation + test must leave blocks for training (sum below 1)")
         if (self.strategy in ("points", "polygons")) != (self.places is not None):
             raise ValueError("places (a vector file) goes with strategy points or polygons: give both or neither")
+        odd = [name for name in self.coarsen if self.patch % self.factor(name)]
+        if odd:
+            raise ValueError(f"coarsen: the patch ({self.patch}) is no multiple of {self.factor(odd[0])} ({odd[0]})")
         if self.folds is not None and self.test_fold >= self.folds:
             raise ValueError(f"test_fold {self.test_fold} does not exist: folds are counted 0 to {self.folds - 1}")
         return self
@@ -482,6 +490,11 @@ class SampleSection(Section):
     def judged(self) -> tuple[str, ...]:
         """Modalities with a valid fraction of their own."""
         return tuple(self.min_valid) if isinstance(self.min_valid, dict) else ()
+
+    def factor(self, modality: str) -> int:
+        """Side of the squares of pixels that become one pixel of a modality."""
+        factor = self.coarsen.get(modality, 1)
+        return self.patch if factor == "patch" else factor
 
     def least_valid(self, modality: str) -> float:
         """The smallest valid fraction that a window may have in a modality."""
@@ -664,10 +677,15 @@ class MapSection(Section):
 class LoaderSection(Section):
     """How windows reach the trainer. Nothing here changes a window."""
 
+    source: Literal["store", "cube"] = "store"
+    """"store" cuts every window once into the samples store, for many epochs or another machine; "cube" reads each
+    epoch's windows from the cube, and the samples store holds positions, folds and labels only."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that read ahead; 0 = a thread of the training process. Batches do not depend on it."""
     buffer: Annotated[int, Field(ge=1)] = 64
     """Megabytes of windows read together and shuffled among each other; larger mixes windows of more chunks."""
+    backend: Backend = "auto"
+    """What decodes the cube with source: cube: this project's own reader where it can, zarr, or tensorstore."""
 
 
 class Recipe(Section):
@@ -716,6 +734,7 @@ class Recipe(Section):
         for where, names, known, whose in (
             ("colearn.modalities", self.colearn.modalities, tuple(self.modalities), "the recipe's modalities do"),
             ("maps.modalities", self.maps.modalities or (), self.colearn.modalities, "colearn.modalities does"),
+            ("samples.coarsen", tuple(self.samples.coarsen), tuple(self.modalities), "the recipe's modalities do"),
             ("samples.min_valid", self.samples.judged, tuple(self.modalities), "the recipe's modalities do"),
             ("maps.methods", self.maps.methods or (), self.colearn.methods, "colearn.methods does"),
         ):

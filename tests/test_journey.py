@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 import yaml
 from toy_world import toy_counts
 
@@ -187,6 +188,27 @@ def test_training_sees_only_the_folds_of_its_protocol(
         for name, values in stored.items():
             np.testing.assert_array_equal(values, np.asarray(store.array(name)[:])[rows])
         np.testing.assert_array_equal(loader.dataset.source.target, np.asarray(store.array("target")[:])[rows])
+
+
+def test_training_straight_from_the_cube(recipe_facts: dict[str, Any]) -> None:
+    """Neither where the pixels are read nor how many read them changes the model where all fit one buffer."""
+    recipe_facts["colearn"] |= {"methods": ["independent"], "augment": {"drop_steps": 0.2}}
+    recipe_facts["maps"] = {"precision": "bf16", "modalities": ["sentinel2"]}
+    recipe_facts["loader"] = {"source": "cube", "workers": 1, "backend": "tensorstore"}
+    recipe = mdico.parse_recipe(recipe_facts)
+    mdico.build(recipe)
+    store = mdico.open_samples(mdico.sample(recipe))
+    assert not store.pixels
+    direct = [mdico.load_bundle(folder) for folder in mdico.train(recipe)]
+    mdico.predict(recipe)
+    recipe_facts["loader"] = {"source": "cube"}
+    again = [mdico.load_bundle(folder) for folder in mdico.train(mdico.parse_recipe(recipe_facts), overwrite=True)]
+    for one, two in zip(direct, again, strict=True):
+        for weights, others in zip(one.model.parameters(), two.model.parameters(), strict=True):
+            assert torch.equal(weights, others)
+    recipe_facts["loader"] = {}
+    with pytest.raises(mdico.MdicoError, match=r"loader\.source: cube"):
+        mdico.train(mdico.parse_recipe(recipe_facts), overwrite=True)
 
 
 def test_scores_need_samples_of_this_cube_and_labels(recipe_facts: dict[str, Any]) -> None:

@@ -8,17 +8,18 @@ import torch
 
 from mdico_cube.colearn.bundle import add_scores, load_bundle
 from mdico_cube.colearn.fast import fast_form
+from mdico_cube.cube.target import Location
 from mdico_cube.maps.predict import CHANGED, PIXELS
 from mdico_cube.patches.dataset import WindowDataset
 from mdico_cube.patches.samples import open_samples
-from mdico_cube.patches.sources import StoredWindows
+from mdico_cube.patches.sources import window_source
 from mdico_cube.patches.splits import VALIDATION
 
 COUNTED = "bf16_pixels"
 """Score of a bundle: validation pixels that CHANGED was measured on."""
 
 
-def record_bf16_loss(bundle: Path, samples: Path) -> float:
+def record_bf16_loss(bundle: Path, samples: Path, cube: Location | None = None) -> float:
     """Measure what bf16 changes for one bundle and write it into the bundle's scores and card.
 
     A bundle that carries the figure already is left alone; training a bundle again removes it.
@@ -26,22 +27,24 @@ def record_bf16_loss(bundle: Path, samples: Path) -> float:
     Args:
         bundle: folder of the bundle.
         samples: the samples store it was trained with.
+        cube: where the pixels are read if the store holds none.
 
     Returns:
         Share of the validation windows' observed pixels whose class in bf16 is not the one in float32.
     """
     scores = load_bundle(bundle).config.scores
     if CHANGED not in scores:
-        changed, pixels = bf16_loss(bundle, samples)
+        changed, pixels = bf16_loss(bundle, samples, cube)
         scores = add_scores(bundle, {CHANGED: changed, COUNTED: float(pixels)}).scores
     return float(scores[CHANGED])
 
 
-def bf16_loss(bundle: Path, samples: Path) -> tuple[float, int]:
+def bf16_loss(bundle: Path, samples: Path, cube: Location | None = None) -> tuple[float, int]:
     """(share of pixels whose class changes in bf16, observed pixels it was counted on) over the validation windows."""
     loaded = load_bundle(bundle)
     name = loaded.config.modality
-    windows = WindowDataset(StoredWindows(open_samples(samples), (VALIDATION,), (name,)))
+    store = open_samples(samples)
+    windows = WindowDataset(window_source(store, (VALIDATION,), (name,), None if store.pixels else cube))
     exact, rough = fast_form(loaded.model), fast_form(loaded.model, "bf16")
     changed = pixels = 0
     for start in range(0, len(windows), PIXELS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import zarr
 from mdico_cube.cube.layer import layer_from
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.splits import Ints
+from mdico_cube.patches.windows import Windows
+from mdico_cube.recipe import SampleSection
 from mdico_cube.schema import UNLABELLED
-from mdico_cube.spec import BandStats, InputSpec, LabelClass
+from mdico_cube.spec import Array, BandStats, Bools, InputSpec, LabelClass
 
-VERSION = 1
+VERSION = 2
 """Layout of a samples store, in its attribute `mdico_samples`."""
 
 
@@ -33,9 +35,30 @@ class SampleStore:
     label: Ints
     """(N,) class index of the centre pixel."""
     side: int
+    pixels: bool = True
+    """False where the store holds positions and labels only and the pixels are read from the cube."""
+    coarsen: dict[str, int] = field(default_factory=dict)
+    """Modality -> side of the squares of pixels that became one."""
+
+    def windows(self, rows: Ints) -> Windows:
+        """Where these samples lie on the cube's grid."""
+        y, x, group = (self.column(name)[rows] for name in ("row", "column", "group"))
+        return Windows(y, x, self.fold[rows], self.label[rows], self.side, group)
+
+    def column(self, name: str) -> Array:
+        """(N,) what is known of each sample.
+
+        row, column: first pixel of the window; x, y: its centre in units of the CRS; lon, lat: in degrees; fold; label;
+        block; group; observed_MODALITY: share of steps and pixels.
+        """
+        return np.asarray(self.array(name)[:])
+
+    def missing(self, modality: str) -> Bools:
+        """(N,) True where no pixel of a modality was observed in any step."""
+        return np.asarray(self.column(f"observed_{modality}") == 0)
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """The stored array of a modality (N, T, C, side, side), or "target" (N, side, side)."""
+        """The stored array of a modality (N, T, C, h, w), "target" (N, side, side), or a column (N,)."""
         found = zarr.open_group(self.path, mode="r", zarr_format=3)[name]
         assert isinstance(found, zarr.Array)
         return found
@@ -66,17 +89,18 @@ def open_samples(path: Path) -> SampleStore:
             layer.modality, layer.steps, BandStats(tuple(stats["mean"]), tuple(stats["std"]), stats["count"])
         )
     legend = tuple(LabelClass(**entry) for entry in attrs["legend"])
-    fold, label, target = (root[key] for key in ("fold", "label", "target"))
+    fold, label = (root[key] for key in ("fold", "label"))
     assert isinstance(fold, zarr.Array)
     assert isinstance(label, zarr.Array)
-    assert isinstance(target, zarr.Array)
     return SampleStore(
         path,
         inputs,
         legend,
         np.asarray(fold[:]).astype(np.uint8),
         np.asarray(label[:]).astype(np.int64),
-        target.shape[-1],
+        attrs["side"],
+        attrs["pixels"],
+        {name: SampleSection.model_validate(attrs["sampling"]).factor(name) for name in inputs},
     )
 
 

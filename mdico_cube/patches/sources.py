@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import Protocol
@@ -13,6 +13,7 @@ import numpy as np
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.shards import ShardReader, shard_reader
 from mdico_cube.cube.target import Location
+from mdico_cube.errors import MdicoError
 from mdico_cube.patches.samples import SampleStore
 from mdico_cube.patches.splits import Ints
 from mdico_cube.patches.windows import Windows
@@ -70,6 +71,11 @@ class StoredWindows:
     def __init__(
         self, store: SampleStore, folds: Sequence[int], modalities: Sequence[str], hold: bool | None = None
     ) -> None:
+        if not store.pixels:
+            raise MdicoError(
+                f"{store.path}: holds no pixels, they stay in the cube. Train with loader.source: cube, or cut them "
+                "with loader.source: store and `mdico sample --resume`."
+            )
         self._rows = store.where(*folds)
         self.modalities = {name: store.inputs[name].modality for name in modalities}
         self._arrays = {name: store.array(name) for name in modalities}
@@ -127,6 +133,8 @@ class CubeWindows:
     target: Array | None = None
     """(N, side, side) stored class index, 255 = unlabelled."""
     backend: Backend = "auto"
+    coarsen: dict[str, int] = field(default_factory=dict)
+    """Modality -> side of the squares of pixels that become one; 1 where it is not named."""
 
     @property
     def reader(self) -> CubeReader:
@@ -141,8 +149,11 @@ class CubeWindows:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """See WindowSource."""
-        sides = (self.windows.side, self.windows.side)
-        return {n: (len(self.reader.steps(n)), len(m.bands), *sides) for n, m in self.modalities.items()}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, modality in self.modalities.items():
+            side = self.windows.side // self.coarsen.get(name, 1)
+            shapes[name] = (len(self.reader.steps(name)), len(modality.bands), side, side)
+        return shapes
 
     @cached_property
     def group(self) -> Ints:
@@ -159,11 +170,54 @@ class CubeWindows:
             y, x = chosen.y[group.index] - group.y.start, chosen.x[group.index] - group.x.start
             blocks = {name: reader.stored(name, group.y, group.x) for name in self.names}  # (T, C, h, w) each
             if chosen.side < _SMALL:
-                yield group.index, {name: cut(block, y, x, chosen.side) for name, block in blocks.items()}
+                yield group.index, {n: self._thin(n, cut(block, y, x, chosen.side)) for n, block in blocks.items()}
                 continue
             for place, row, column in zip(group.index, y, x, strict=True):
                 here = slice(row, row + chosen.side), slice(column, column + chosen.side)
-                yield np.array([place]), {name: block[None, :, :, *here] for name, block in blocks.items()}
+                parts = {name: self._thin(name, block[None, :, :, *here]) for name, block in blocks.items()}
+                yield np.array([place]), parts
+
+    def _thin(self, name: str, stored: Array) -> Array:
+        return coarsened(self.modalities[name], stored, self.coarsen.get(name, 1))
+
+
+def coarsened(modality: Modality, stored: Array, factor: int) -> Array:
+    """Stored values (N, T, C, h, w) at a coarser resolution: the mean of what was observed in each square.
+
+    Decibels are averaged as power. A square without any observation is missing.
+    """
+    if factor == 1:
+        return stored
+    values, observed = modality.storage.unpack(stored)
+    power = np.array([band.unit == "dB" for band in modality.bands])[:, None, None]
+    linear = np.where(power, 10 ** (values / 10), values)
+    n, t, c, h, w = stored.shape
+    squares = (n, t, c, h // factor, factor, w // factor, factor)
+    count = observed.reshape(squares).sum(axis=(4, 6))
+    total = np.where(observed, linear, 0).reshape(squares).sum(axis=(4, 6), dtype=np.float64)
+    mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    back = np.where(power, 10 * np.log10(np.where(power, mean, 1)), mean)
+    return modality.storage.pack(back)
+
+
+def window_source(
+    store: SampleStore,
+    folds: Sequence[int],
+    modalities: Sequence[str],
+    cube: Location | None = None,
+    backend: Backend = "auto",
+    hold: bool | None = None,
+) -> StoredWindows | CubeWindows:
+    """The samples of some folds: from the samples store, or from the cube where it is named.
+
+    Raises:
+        MdicoError: the store holds no pixels and no cube is named.
+    """
+    if cube is None:
+        return StoredWindows(store, folds, modalities, hold)
+    rows = store.where(*folds)
+    target = np.asarray(store.array("target").oindex[rows])
+    return CubeWindows(cube, store.windows(rows), tuple(modalities), target, backend, store.coarsen)
 
 
 def cut(block: Array, y: Ints, x: Ints, side: int) -> Array:

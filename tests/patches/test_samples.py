@@ -10,45 +10,19 @@ import pytest
 import torch
 import zarr
 
-from mdico_cube.cube.build import build_cube
-from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.reader import open_reader
-from mdico_cube.cube.store import write_labels
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.dataset import make_loader
 from mdico_cube.patches.divide import open_split
 from mdico_cube.patches.draw import split_path
 from mdico_cube.patches.extract import extract_samples
-from mdico_cube.patches.labels import rasterize_labels
 from mdico_cube.patches.samples import SampleStore, open_samples
 from mdico_cube.patches.sources import CubeWindows, StoredWindows
 from mdico_cube.patches.stats import RunningStats
 from mdico_cube.patches.windows import Windows
-from mdico_cube.recipe import Recipe, SampleSection, parse_recipe
+from mdico_cube.recipe import Recipe, SampleSection
 
 NAMES = ("sentinel1", "sentinel2", "dem")
-
-
-@pytest.fixture(scope="module")
-def cube(tmp_path_factory: pytest.TempPathFactory, toy_catalog: Path, toy_labels: Path) -> Path:
-    recipe = parse_recipe(
-        {
-            "name": "toy",
-            "output": str(tmp_path_factory.mktemp("cube")),
-            "area": {"bounds": [700000, 5600000, 700960, 5600640], "crs": "EPSG:32631"},
-            "period": {"start": "2021-01-01", "end": "2021-04-30"},
-            "catalog": "local",
-            "href": str(toy_catalog),
-            "modalities": {"sentinel1": {}, "sentinel2": {"bands": ["B04", "B08"]}, "dem": {}},
-            "labels": {"path": str(toy_labels), "classes": [{"name": "a", "source": 1}, {"name": "b", "source": 2}]},
-            "colearn": {"modalities": ["sentinel1", "sentinel2"]},
-            "store": {"chunk": 16, "shard": 64},
-        }
-    )
-    path = build_cube(recipe)
-    labels = rasterize_labels(recipe.labels, grid_for(recipe.area))
-    write_labels(path, labels.label, labels.parcel, recipe.labels.legend, {})
-    return path
 
 
 def extracted(cube: Path, folder: Path, **options: Any) -> SampleStore:
