@@ -313,8 +313,7 @@ def _offsets(layer: LayerPlan, scenes: Sequence[Scene], notes: Notes) -> tuple[d
 def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, notes: Notes | None = None) -> Array:
     """Stored values (T, C, h, w) of one modality on any block of the cube's grid.
 
-    Where source and grid share a CRS, the values do not depend on how the grid is cut into blocks. Scenes of another
-    zone are warped by GDAL, whose positions may differ by up to an eighth of a source pixel between blocks.
+    The values do not depend on how the grid is cut into blocks, whatever CRS the scenes come in.
 
     Args:
         layer: what to compute.

@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
-from odc.loader import _rio
-from odc.loader._reader import pick_overview, resolve_band_query
+from odc.loader._reader import (
+    pick_overview,
+    resolve_band_query,
+    resolve_dst_dtype,
+    resolve_dst_fill_value,
+    resolve_src_nodata,
+)
 from odc.loader.types import MDParser, RasterLoadParams, RasterSource
-from rasterio import band as band_of
 from rasterio.env import Env
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
@@ -22,6 +26,7 @@ from mdico_cube.cube.access import WEB_OPTIONS, Access, Reach
 from mdico_cube.cube.address import is_remote, plain
 from mdico_cube.cube.ledger import FailedRead
 from mdico_cube.cube.patience import ReadError, persist
+from mdico_cube.cube.pixels import read_pixels, shrink
 from mdico_cube.recipe import ReadSection
 from mdico_cube.spec import Array
 
@@ -100,11 +105,11 @@ class FileReader:
 
         def once(reach: Reach, again: bool) -> Placed:
             if not is_remote(uri):
-                return read_file(reach.path, self.source, cfg, dst_geobox, dst, selection)
+                return read_file(reach.path, self.source, cfg, dst_geobox, selection)
             # What GDAL remembers of a failed try is wrong: an empty size, half a body.
             fresh = {"CPL_VSIL_CURL_NON_CACHED": "/vsi"} if again else {}
             with Env(reach.session, **reach.options, **fresh):
-                return read_file(reach.path, self.source, cfg, dst_geobox, dst, selection)
+                return read_file(reach.path, self.source, cfg, dst_geobox, selection)
 
         try:
             return persist(once, uri, driver.access, driver.reading, not (driver.hopeless and driver.failed))
@@ -117,20 +122,18 @@ class FileReader:
             return _NOTHING, np.empty((0, 0), dtype=cfg.dtype)
 
 
-def read_file(
-    path: str, source: RasterSource, cfg: RasterLoadParams, geobox: GeoBox, dst: Array | None, selection: Any
-) -> Placed:
-    """Pixels of one file on a grid: copied where the grids agree, else warped, from an overview where one is enough."""
-    slack = 0.9 if cfg.nearest else 0.05
+def read_file(path: str, source: RasterSource, cfg: RasterLoadParams, geobox: GeoBox, selection: Any) -> Placed:
+    """Pixels of one file on a grid, the same for every block of it; from overviews only where that was asked for."""
     with DatasetReader(path, driver=RASTERS, sharing=False) as file:
-        bands = resolve_band_query(source, file.count, selection=selection)
-        overlap = _rio._reproject_info_from_rio(file, geobox, ttol=slack)
-        level = None
-        if cfg.use_overviews and overlap.read_shrink > 1:
-            level = pick_overview(overlap.read_shrink, file.overviews(bands if isinstance(bands, int) else bands[0]))
+        band = resolve_band_query(source, file.count, selection=selection)
+        assert isinstance(band, int)
+        missing = resolve_src_nodata(file.nodatavals[band - 1], cfg)
+        dtype = resolve_dst_dtype(file.dtypes[band - 1], cfg)
+        facts = (band, geobox, cfg.resampling, missing, resolve_dst_fill_value(dtype, cfg, missing), dtype.name)
+        level = pick_overview(shrink(file, geobox), file.overviews(band)) if cfg.use_overviews else None
         if level is None:
-            placed: Placed = _rio._do_read(band_of(file, bands), cfg, geobox, overlap, dst=dst)
-            return placed
-        with DatasetReader(path, driver=RASTERS, sharing=False, overview_level=level) as small:
-            placed = _rio._do_read(band_of(small, bands), cfg, geobox, overlap, dst=dst)
-            return placed
+            values = read_pixels(file, *facts)
+        else:
+            with DatasetReader(path, driver=RASTERS, sharing=False, overview_level=level) as small:
+                values = read_pixels(small, *facts)
+    return (slice(0, geobox.shape.y), slice(0, geobox.shape.x)), values

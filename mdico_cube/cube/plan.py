@@ -38,7 +38,7 @@ from mdico_cube.sensors.sensor import Radiometry, Sensor, counted
 from mdico_cube.sensors.weather import Weather
 from mdico_cube.spec import Modality
 
-RULES = 2
+RULES = 3
 """Raised whenever the same items and options would give other pixels; it makes older shards stale."""
 
 

@@ -41,6 +41,7 @@ def open_scenes(
     failed: list[FailedRead] | None = None,
     chunks: dict[str, int | Literal["auto"]] | None = None,
     threads: int = 1,
+    overviews: bool = False,
 ) -> xr.Dataset:
     """Scenes as a Dataset of (time, y, x) per asset: one plane per item, in the order given, in the source's counts.
 
@@ -59,6 +60,7 @@ def open_scenes(
         failed: filled with the reads that failed for good, whose pixels then mean nothing; None raises instead.
         chunks: lazy Dask chunks; None reads now.
         threads: files read at once when reading now.
+        overviews: True reads from a file's own overviews where the grid is at least twice as coarse as it.
 
     Raises:
         MdicoError: an item lacks an asset, or a secret that the catalog file names is not set.
@@ -80,6 +82,7 @@ def open_scenes(
         pool=threads,
         driver=driver,
         fail_on_error=True,
+        use_overviews=overviews,
     )
 
 
