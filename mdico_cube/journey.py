@@ -26,6 +26,7 @@ from mdico_cube.cube.lazy import lazy_scenes
 from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.store import write_labels
+from mdico_cube.cube.target import Location, cube_location
 from mdico_cube.demo.region import DemoRegion, write_region
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import write_cog
@@ -51,11 +52,13 @@ class Places:
     """Where each result of a run stands."""
 
     out: Path
+    cube: Location
+    """In the folder or elsewhere, as the recipe's store section says."""
 
-    @property
-    def cube(self) -> Path:
-        """The cube (Zarr v3)."""
-        return self.out / "cube.zarr"
+    @classmethod
+    def of(cls, recipe: Recipe) -> Places:
+        """The places of a recipe's run."""
+        return cls(recipe.output, cube_location(recipe))
 
     @property
     def samples(self) -> Path:
@@ -160,7 +163,7 @@ def build(
     Raises:
         MdicoError: bad input, an existing cube without overwrite or resume, or shards that could not be read.
     """
-    places = Places(recipe.output)
+    places = Places.of(recipe)
     resume = resume or refresh
     check_free(places.cube, overwrite, resume)
     planned = _planned(recipe, resume and not overwrite, items, refresh)
@@ -176,7 +179,7 @@ def sample(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> Pat
     Raises:
         MdicoError: no cube, an existing store without overwrite or resume, or a class without training windows.
     """
-    places = Places(recipe.output)
+    places = Places.of(recipe)
     names, pixels = recipe.colearn.modalities, recipe.loader.source == "store"
     return extract_samples(places.cube, places.samples, names, recipe.samples, overwrite, resume, pixels)
 
@@ -190,7 +193,7 @@ def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list
     Raises:
         MdicoError: no samples, existing bundles without overwrite or resume, or training that cannot start.
     """
-    places, section = Places(recipe.output), recipe.colearn
+    places, section = Places.of(recipe), recipe.colearn
     _check(recipe)
     wanted = [(method, seed, _bundles(recipe, method, seed)) for method in section.methods for seed in section.seeds]
     standing = [folder for _, _, folders in wanted for folder in folders if folder.exists()]
@@ -231,7 +234,7 @@ def _loader(
     recipe: Recipe, store: SampleStore, folds: Sequence[int], seed: int | None = None, augment: Augment | None = None
 ) -> WindowLoader:
     section, names = recipe.loader, recipe.colearn.modalities
-    cube = Places(recipe.output).cube if section.source == "cube" else None
+    cube = Places.of(recipe).cube if section.source == "cube" else None
     source = window_source(store, folds, names, cube, section.backend)
     return make_loader(source, recipe.colearn.train.batch, seed, section.workers, section.buffer, augment)
 
@@ -239,7 +242,7 @@ def _loader(
 def _bundles(recipe: Recipe, method: str, seed: int) -> list[Path]:
     """Where one training's bundles stand, one per sensor; none for a method that cannot map with one sensor."""
     names = recipe.colearn.modalities if get_method(method).maps_alone else ()
-    return [Places(recipe.output).bundle(method, seed, name) for name in names]
+    return [Places.of(recipe).bundle(method, seed, name) for name in names]
 
 
 def _are_current(recipe: Recipe, places: Places, folders: Sequence[Path]) -> bool:
@@ -276,7 +279,7 @@ def predict(recipe: Recipe, overwrite: bool = False, resume: bool = False, worke
     Raises:
         MdicoError: no bundle, a bundle that does not fit the cube, or existing maps without overwrite or resume.
     """
-    places, done = Places(recipe.output), []
+    places, done = Places.of(recipe), []
     for method, modality, seed in _maps(recipe):
         bundle = places.bundle(method, seed, modality)
         if not bundle.exists():
@@ -322,7 +325,7 @@ def evaluate(recipe: Recipe, overwrite: bool = False) -> Scores:
     Raises:
         MdicoError: no maps, no held-out label, or scores exist already.
     """
-    places = Places(recipe.output)
+    places = Places.of(recipe)
     wanted = [map_path(recipe.output, method, modality, seed) for method, modality, seed in _maps(recipe)]
     if all(path.exists() for path in wanted):
         check_origin(places.samples, open_reader(places.cube))
@@ -365,7 +368,8 @@ def run(
     """
     resume = resume or refresh
     if not (overwrite or resume):
-        for name in ("cube.zarr", "samples.zarr", "bundles", "maps", "scores.json", "report.html"):
+        check_free(cube_location(recipe), overwrite, resume)
+        for name in ("samples.zarr", "bundles", "maps", "scores.json", "report.html"):
             check_free(recipe.output / name, overwrite, resume)
     again = overwrite or resume
     stages: Sequence[Stage] = (

@@ -298,17 +298,30 @@ class ReadSection(Section):
 
 
 class StoreSection(Section):
-    """How the cube lies on disk."""
+    """Where the cube lies, and how."""
 
+    target: str | None = None
+    """A folder (relative to the recipe) or an address such as s3://bucket/region/cube.zarr; null = cube.zarr, or
+    cube.icechunk, in the output folder. Endpoint and credentials come from the environment (AWS_ENDPOINT_URL,
+    AWS_ACCESS_KEY_ID, ...), never from here."""
+    kind: Literal["zarr", "icechunk"] = "zarr"
+    """zarr = plain Zarr v3; icechunk = a repository that takes each wave of shards in one commit."""
     chunk: Annotated[int, Field(ge=1)] = 64
     """Side of an inner chunk in pixels."""
     shard: Annotated[int, Field(ge=1)] = 512
     """Side of a shard in pixels: the unit of work, of resume and of files."""
+    level: Annotated[int, Field(ge=1, le=22)] = 3
+    """Of compression (Zstandard): higher is smaller and slower. `mdico tune-layout` measures these three on a disk."""
+    wave: Annotated[int, Field(ge=1)] = 64
+    """Shards per commit (icechunk)."""
 
     @model_validator(mode="after")
     def _multiple(self) -> Self:
         if self.shard % self.chunk:
             raise ValueError(f"shard ({self.shard}) must be a multiple of chunk ({self.chunk})")
+        _, is_address, rest = (self.target or "").partition("://")
+        if is_address and ("?" in rest or "@" in rest.split("/")[0]):
+            raise ValueError("target carries no user name, password or query: put credentials into the environment")
         return self
 
 
@@ -867,6 +880,8 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     if recipe.samples.places is not None:
         places = recipe.samples.places.model_copy(update={"path": under(recipe.samples.places.path)})
         update["samples"] = recipe.samples.model_copy(update={"places": places})
+    if recipe.store.target is not None and "://" not in recipe.store.target:
+        update["store"] = recipe.store.model_copy(update={"target": str(under(Path(recipe.store.target)))})
     if recipe.catalog.endswith((".yml", ".yaml")):
         update["catalog"] = str(under(Path(recipe.catalog)))
     update["modalities"] = {name: _section_rebased(section, under) for name, section in recipe.modalities.items()}

@@ -64,6 +64,10 @@ out = Console(highlight=False)
 """Results go to standard output."""
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yml", help="The recipe file.", show_default=False)]
+Cube = Annotated[
+    str,
+    typer.Argument(metavar="CUBE", help="A cube: its folder, s3://... or icechunk+s3://...", show_default=False),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with what stands there; finished work is skipped.")]
 Items = Annotated[

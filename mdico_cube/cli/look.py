@@ -12,25 +12,31 @@ import typer
 from rich.table import Table
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, app, out, size
+from mdico_cube.cli.door import AsJson, Cube, app, out, size
 from mdico_cube.cube.items import reasons
+from mdico_cube.cube.target import name_of
 
 
 @app.command(rich_help_panel="Look")
 def inspect(
-    cube: Annotated[Path, typer.Argument(metavar="CUBE.zarr", help="A cube.", show_default=False)],
+    cube: Cube,
     as_json: AsJson = False,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Write a map of the shards as PNG.", metavar="OUT.png")
+    ] = None,
 ) -> None:
     """What stands in a cube: shards, what was observed, offsets applied, failures and why.
 
-    Example: `mdico inspect my-region/cube.zarr`
+    Example: `mdico inspect my-region/cube.zarr --picture shards.png`, or `mdico inspect s3://bucket/region/cube.zarr`
     """
+    if picture is not None:
+        mdico.ledger_picture(cube, picture)
     statuses = mdico.inspect_cube(cube)
     if as_json:
         sys.stdout.write(json.dumps([asdict(status) for status in statuses], indent=1) + "\n")
         return
     shards = ("done", "gaps", "failed", "missing")
-    table = Table("modality", *shards, "observed", "items", "written", "seconds", title=cube.name)
+    table = Table("modality", *shards, "observed", "items", "written", "seconds", title=name_of(cube))
     for status in statuses:
         counts = (str(getattr(status, state)) for state in shards)
         observed, written = f"{status.valid_fraction:.0%}", size(status.bytes_written)

@@ -27,6 +27,7 @@ from mdico_cube.cube.plan_file import dump_plan, load_plan
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.scenes import Notes, read_calibrated
 from mdico_cube.cube.store import create_cube, keep_recipe
+from mdico_cube.cube.target import Location, exists
 from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.cube.weather_job import run_weather
 from mdico_cube.cube.work import WorkFolder
@@ -184,9 +185,9 @@ def _plan(cube: Path, name: str) -> BuildPlan:
     return _PLANS[name]
 
 
-def check_free(path: Path, overwrite: bool, resume: bool) -> None:
+def check_free(path: Location, overwrite: bool, resume: bool) -> None:
     """Raise MdicoError where an output stands already and neither overwrite nor resume was asked for."""
-    if path.exists() and not (overwrite or resume):
+    if not (overwrite or resume) and exists(path):
         raise MdicoError(f"{path}: exists already. Use --resume to go on with it or --overwrite to replace it.")
 
 

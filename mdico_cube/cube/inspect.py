@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mdico_cube.cube.items import uses
-from mdico_cube.cube.ledger import DOUBT, FAILED, STANDS, STATE_NAMES, FailedRead, Ledger
+from mdico_cube.cube.ledger import DOUBT, FAILED, STANDS, STATE_NAMES, Entry, FailedRead, Ledger
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.target import Location
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """One shard of one modality."""
+
+    row: int
+    column: int
+    state: str
+    """missing, done, gaps or failed."""
+    valid_fraction: float
+    """Share of (step, pixel) observed."""
+    items: int
+    """STAC items read."""
+    failed_reads: int
+    """Files that could not be read for good."""
+    seconds: float
+    digest: str
+    """SHA-256 of everything that decides its values."""
+    version: str
+    """Version of mdico_cube that wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +62,10 @@ class LayerStatus:
     """Shard "row,column" -> why it failed."""
     failed_reads: dict[str, tuple[FailedRead, ...]]
     """Shard "row,column" -> every file that could not be read for good."""
+    step_fractions: dict[str, float]
+    """Time step -> mean share of pixels observed, over the shards that stand."""
+    shards: tuple[ShardStatus, ...]
+    """Every shard, row by row."""
 
     def unread(self) -> list[str]:
         """A sentence per file that could not be read, with the shards that lack it."""
@@ -84,4 +110,26 @@ def _status(path: Location, modality: str, left_out: dict[str, str]) -> LayerSta
         bytes_written=sum(entry.bytes_written for entry in standing),
         errors={f"{row},{column}": entry.error for (row, column), entry in entries.items() if entry.state == FAILED},
         failed_reads={f"{row},{column}": e.failed_reads for (row, column), e in entries.items() if e.failed_reads},
+        step_fractions=_per_step(open_reader(path).steps(modality), standing),
+        shards=tuple(_shard(row, column, entry) for (row, column), entry in entries.items()),
     )
+
+
+def _shard(row: int, column: int, entry: Entry) -> ShardStatus:
+    return ShardStatus(
+        row,
+        column,
+        STATE_NAMES[entry.state],
+        entry.valid_fraction,
+        len(entry.items),
+        len(entry.failed_reads),
+        entry.seconds,
+        entry.digest,
+        entry.version,
+    )
+
+
+def _per_step(steps: Sequence[str], standing: Sequence[Entry]) -> dict[str, float]:
+    return {
+        step: sum(entry.step_fractions.get(step, 0.0) for entry in standing) / max(1, len(standing)) for step in steps
+    }

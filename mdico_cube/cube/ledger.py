@@ -74,6 +74,8 @@ class Entry:
     """Item id -> reflectance of its darkest clear ground in this shard, where enough was clear."""
     valid_fraction: float = 0.0
     """Share of (step, pixel) that was observed."""
+    step_fractions: dict[str, float] = field(default_factory=dict)
+    """Time step -> share of pixels that was observed."""
     seconds: float = 0.0
     bytes_written: int = 0
     error: str = ""

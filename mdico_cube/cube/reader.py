@@ -16,6 +16,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from mdico_cube.cube.coarse import CoarseLayer, interpolate, pixel_degrees
+from mdico_cube.cube.geozarr import grid_attrs
 from mdico_cube.cube.layer import layer_from
 from mdico_cube.cube.ledger import STANDS, Ledger
 from mdico_cube.cube.remote import reaching
@@ -154,7 +155,7 @@ class CubeReader:
     @property
     def label_facts(self) -> dict[str, Any]:
         """Attributes of the labels: source, legend, digest."""
-        return dict(self._label_group.attrs)
+        return {key: fact for key, fact in self._label_group.attrs.items() if key not in grid_attrs(self.geobox)}
 
     @property
     def legend(self) -> tuple[LabelClass, ...]:
@@ -163,7 +164,7 @@ class CubeReader:
 
     def identity(self, modalities: Sequence[str]) -> str:
         """SHA-256 of what decides the pixels of these modalities and the labels: it changes when they are rebuilt."""
-        facts: list[Any] = [list(self.geobox.affine)[:6], self.shape, str(self.attrs["proj:code"])]
+        facts: list[Any] = [list(self.geobox.affine)[:6], self.shape, str(self.attrs["proj:wkt2"])]
         for name in dict.fromkeys(part for one in modalities for part in self.rests_on(one)):
             facts.append([name, hashlib.sha256(Ledger(self.path, name).digests().tobytes()).hexdigest()])
         facts.append(self.label_facts if self.has_labels else {})

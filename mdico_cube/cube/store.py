@@ -16,6 +16,7 @@ from odc.geo.xr import xr_coords
 from zarr.codecs import ZstdCodec
 
 from mdico_cube.cube.change import changing, creating, writing
+from mdico_cube.cube.geozarr import grid_attrs
 from mdico_cube.cube.layer import Layer, describe_layer
 from mdico_cube.cube.ledger import create_ledger
 from mdico_cube.cube.reader import CubeReader, forget_readers
@@ -24,6 +25,8 @@ from mdico_cube.schema import COARSE, LABELS, LAPSE_RATE, OROGRAPHY, STATIC, TEM
 from mdico_cube.spec import Array, LabelClass
 
 GRID_MAPPING = "spatial_ref"
+LEVEL = 3
+"""Of Zstandard, where the recipe does not say."""
 
 
 def create_cube(
@@ -35,6 +38,7 @@ def create_cube(
     attrs: Mapping[str, Any],
     ledger_shape: tuple[int, int],
     overwrite: bool = False,
+    level: int = LEVEL,
 ) -> None:
     """Write the metadata of a cube whose every pixel is still missing. No pixel is computed.
 
@@ -50,7 +54,7 @@ def create_cube(
         root.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
         for layer in layers:
             coarse = layer.modality.coarse
-            dataset, encoding = _coarse_template(layer) if coarse else _template(geobox, layer, chunk, shard)
+            dataset, encoding = _coarse_template(layer) if coarse else _template(geobox, layer, chunk, shard, level)
             dataset.to_zarr(
                 draft,
                 group=layer.modality.name,
@@ -74,16 +78,11 @@ def _root_attrs(geobox: GeoBox, layers: Sequence[Layer], chunk: int, shard: int)
         "mdico_modalities": {layer.modality.name: describe_layer(layer) for layer in layers},
         "mdico_chunk": chunk,
         "mdico_shard": shard,
-        "proj:code": str(geobox.crs),
-        "proj:wkt2": geobox.crs.to_wkt() if geobox.crs else "",
-        "spatial:dimensions": ["y", "x"],
-        "spatial:shape": list(geobox.shape),
-        "spatial:transform": list(geobox.affine)[:6],
-        "spatial:bbox": list(geobox.boundingbox.bbox),
+        **grid_attrs(geobox),
     }
 
 
-def _template(geobox: GeoBox, layer: Layer, chunk: int, shard: int) -> tuple[xr.Dataset, dict[str, Any]]:
+def _template(geobox: GeoBox, layer: Layer, chunk: int, shard: int, level: int) -> tuple[xr.Dataset, dict[str, Any]]:
     modality, storage = layer.modality, layer.modality.storage
     dims = TEMPORAL if modality.temporal else STATIC
     lead = (len(layer.steps),) * modality.temporal + (len(modality.bands),)
@@ -94,7 +93,7 @@ def _template(geobox: GeoBox, layer: Layer, chunk: int, shard: int) -> tuple[xr.
     if modality.temporal:
         coords |= _time_coords(layer)
     attrs = {"long_name": modality.title, "units": ", ".join(dict.fromkeys(modality.units))}
-    dataset = xr.Dataset({modality.variable: (dims, empty, attrs)}, coords=coords)
+    dataset = xr.Dataset({modality.variable: (dims, empty, attrs)}, coords=coords, attrs=grid_attrs(geobox))
     encoding: dict[str, Any] = {
         "dtype": storage.dtype,
         "chunks": (*lead, chunk, chunk),
@@ -102,7 +101,7 @@ def _template(geobox: GeoBox, layer: Layer, chunk: int, shard: int) -> tuple[xr.
         "grid_mapping": GRID_MAPPING,
         "_FillValue": np.dtype(storage.dtype).type(storage.missing),
         "fill_value": storage.missing,  # what a shard that was never written reads as
-        "compressors": [ZstdCodec(level=3)],
+        "compressors": [ZstdCodec(level=level)],
     }
     if storage.scale != 1:
         encoding["scale_factor"] = storage.scale
@@ -131,7 +130,7 @@ def _coarse_template(layer: Layer) -> tuple[xr.Dataset, dict[str, Any]]:
     )
     missing = {"_FillValue": nothing, "fill_value": np.nan}
     return dataset, {
-        modality.variable: {"chunks": shape, "compressors": [ZstdCodec(level=3)], **missing},
+        modality.variable: {"chunks": shape, "compressors": [ZstdCodec(level=LEVEL)], **missing},
         OROGRAPHY: {"chunks": grid, **missing},
         LAPSE_RATE: missing,
     }
@@ -175,7 +174,7 @@ def write_labels(
     dataset = xr.Dataset(
         {name: (("y", "x"), values) for name, (values, _) in layers.items()},
         coords=_grid_coords(reader.geobox),
-        attrs={key: value for key, value in facts.items() if key != "digest"},
+        attrs={**grid_attrs(reader.geobox), **{key: value for key, value in facts.items() if key != "digest"}},
     )
     encoding = {
         name: {"chunks": side, "grid_mapping": GRID_MAPPING, "_FillValue": fill} for name, (_, fill) in layers.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from zarr.storage import LocalStore
 
 from mdico_cube.cube.remote import icechunk_repository, icechunk_stands, object_store, reaching
 from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import Recipe
 
 Location = Path | str
 """A folder as a Path, else an address: s3://bucket/prefix, icechunk+s3://bucket/prefix or icechunk+file:///folder."""
@@ -24,6 +26,8 @@ Mode = Literal["r", "r+", "a", "w"]
 
 _SCHEMES = ("s3", "icechunk+s3", "icechunk+file")
 _FLATTENED = re.compile(rf"^({'|'.join(map(re.escape, _SCHEMES))}):/+")  # what pathlib makes of an address
+NOTE = "cube.json"
+"""File in a run's folder that says where the cube lies, if elsewhere."""
 ROOT = "zarr.json"
 """The root's metadata, written last: a cube without it does not exist."""
 
@@ -55,6 +59,47 @@ def locate(place: Location) -> Location:
     if parts.scheme.endswith("s3") and not (parts.netloc and parts.path.strip("/")):
         raise MdicoError(f"{text}: names no place within a bucket. Give one, for example s3://bucket/region/cube.zarr.")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def cube_location(recipe: Recipe) -> Location:
+    """Where a recipe's cube lies.
+
+    Raises:
+        MdicoError: its address is none for a cube.
+    """
+    icechunk = recipe.store.kind == "icechunk"
+    place = recipe.store.target or str(recipe.output / ("cube.icechunk" if icechunk else "cube.zarr"))
+    if icechunk and not place.startswith("icechunk+"):
+        place = f"icechunk+{place}" if "://" in place else f"icechunk+file://{Path(place).resolve().as_posix()}"
+    return locate(place)
+
+
+def note_location(out: Path, location: Location) -> None:
+    """Leave a note in a run's folder where its cube lies, if that is not in the folder under its usual name."""
+    note = out / NOTE
+    if location == locate(out / "cube.zarr"):
+        note.unlink(missing_ok=True)
+        return
+    draft = note.with_name(f".{NOTE}.draft")
+    draft.write_text(json.dumps({"cube": str(location)}), encoding="utf-8")
+    draft.replace(note)
+
+
+def cube_of(out: Path) -> Location:
+    """Where the cube of a run's folder lies, by the note that its build left.
+
+    Raises:
+        MdicoError: the note cannot be read.
+    """
+    note = Path(out) / NOTE
+    if not note.exists():
+        return locate(Path(out) / "cube.zarr")
+    try:
+        return locate(str(json.loads(note.read_text(encoding="utf-8"))["cube"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MdicoError(
+            f"{note}: does not say where the cube lies. Write it again with `mdico build --resume`."
+        ) from error
 
 
 def is_icechunk(location: Location) -> bool:

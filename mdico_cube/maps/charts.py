@@ -46,13 +46,13 @@ def availability_figure(looks: Mapping[str, QuickLook]) -> Figure:
         axis.bar_label(bars, [f"{share:.0f}" for share in shares], fontsize=SMALL - 0.5, color=FAINT, padding=1)
         axis.set_ylim(0, 118)
         axis.set_yticks([0, 50, 100])
-        axis.set_xticks(range(len(shares)), _step_names(look.steps))
+        axis.set_xticks(range(len(shares)), step_names(look.steps))
         plain(axis, "y")
         titled(axis, f"{look.title.splitlines()[0]}\nobserved pixels per step, percent")
     return figure
 
 
-def _step_names(steps: tuple[str, ...]) -> list[str]:
+def step_names(steps: tuple[str, ...]) -> list[str]:
     """Months where every step begins one, days otherwise."""
     monthly = all(step.endswith("-01") for step in steps)
     names = [step[:7] if monthly else step[5:] for step in steps]

@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 
 from mdico_cube.cube.reader import CubeReader, open_reader
+from mdico_cube.cube.target import cube_of
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import read_legend
 from mdico_cube.maps.predict import cube_digest, windows
@@ -40,7 +41,7 @@ def evaluate(out: Path, overwrite: bool = False, paths: Sequence[Path] | None = 
     paths = find_maps(out) if paths is None else paths
     if not paths or not all(path.exists() for path in paths):
         raise MdicoError(f"maps {out / 'maps'}: hold no map to score. Make one with mdico predict.")
-    reader, split = open_reader(out / "cube.zarr"), open_split(out / "split.zarr")
+    reader, split = open_reader(cube_of(out)), open_split(out / "split.zarr")
     maps = []
     for path in track(paths, "score maps", len(paths)):
         group = read_map(path)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mdico_cube.cube.reader import CubeReader, open_reader
+from mdico_cube.cube.target import cube_of
 from mdico_cube.maps.charts import (
     availability_png,
     class_f1_png,
@@ -220,5 +221,5 @@ class Gallery:
 def write_poster(out: Path, target: Path) -> Path:
     """Write the run's poster as a PNG."""
     out, target = Path(out), Path(target)
-    target.write_bytes(Gallery(out, open_reader(out / "cube.zarr"), read_scores(out)).poster())
+    target.write_bytes(Gallery(out, open_reader(cube_of(out)), read_scores(out)).poster())
     return target

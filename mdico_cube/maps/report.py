@@ -17,6 +17,7 @@ from pyproj import Transformer
 
 from mdico_cube import __version__
 from mdico_cube.cube.reader import CubeReader, open_reader
+from mdico_cube.cube.target import cube_of
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.evaluate import read_scores
 from mdico_cube.maps.gallery import Gallery, Picture
@@ -55,7 +56,7 @@ def write_report(
     target = out / "report.html"
     if target.exists() and not overwrite:
         raise MdicoError(f"report {target}: exists already. Use --overwrite to replace it.")
-    scores, reader = read_scores(out), open_reader(out / "cube.zarr")
+    scores, reader = read_scores(out), open_reader(cube_of(out))
     gallery = Gallery(out, reader, scores)
     html = _template().render(
         title=recipe.name,
