@@ -172,6 +172,7 @@ class WindowLoader:
             persistent_workers=True,
             prefetch_factor=2,
             collate_fn=_as_is,
+            generator=torch.Generator(),  # its own, so that workers leave the trainer's random numbers alone
         )
 
 
