@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from odc.geo.geom import point
 
+from mdico_cube.cube.coarse import CoarseLayer, beside, interpolate
 from mdico_cube.cube.layer import layer_from
 from mdico_cube.cube.ledger import STATE_NAMES, Ledger
 from mdico_cube.cube.reader import open_cube
@@ -24,8 +25,9 @@ from mdico_cube.maps.images import SIDE, QuickLook, look_at, view_bands
 from mdico_cube.maps.plots import Panel, panels_figure
 from mdico_cube.maps.predict import predict_map
 from mdico_cube.maps.series import series_figure
-from mdico_cube.sensors.registry import SENSORS
-from mdico_cube.spec import Modality
+from mdico_cube.schema import LAPSE_RATE, OROGRAPHY
+from mdico_cube.sensors.registry import SENSORS, WEATHER
+from mdico_cube.spec import Floats, Modality
 
 _LIGHT = ("red", "B04")
 """A modality with one of these bands can be shown as true colour."""
@@ -39,6 +41,10 @@ class _View:
     """With the bands that `array` has."""
     array: xr.DataArray
     """(time, band, y, x) or (band, y, x), physical values, NaN = missing; on another grid its own two axes."""
+    heights: Floats | None = None
+    """(latitude, longitude) metres of a coarse sensor's cells."""
+    rate: float = 0.0
+    """Kelvin per metre by which its temperatures follow the terrain."""
 
     @property
     def title(self) -> str:
@@ -165,8 +171,17 @@ class Views:
         Raises:
             MdicoError: the point lies outside the cube.
         """
-        tables = [_pixel(view, x, y, crs or self._crs) for view in self._views.values()]
+        tables = [_pixel(view, x, y, crs or self._crs, self._ground(x, y, crs)) for view in self._views.values()]
         return pd.concat(tables, ignore_index=True)
+
+    def _ground(self, x: float, y: float, crs: str | None) -> Floats:
+        """(1, 1) height of the terrain at a point, NaN where there is none."""
+        height = np.full((1, 1), np.nan, np.float32)
+        terrain = self._views.get("dem")
+        if terrain is not None and terrain.on_grid and "elevation" in terrain.modality.band_names:
+            ((column, row),) = point(x, y, crs or self._crs).to_crs(terrain.crs).points
+            height[:] = terrain.array.sel(band="elevation").sel(x=column, y=row, method="nearest").values
+        return height
 
     def series_plot(self, x: float, y: float, crs: str | None = None) -> Figure:
         """The series of one pixel over time, one panel per sensor; radar and optical bands keep their own units."""
@@ -207,7 +222,7 @@ class CubeAccessor(Views):
             modality = layer_from(facts).modality
             node = self._tree if self._tree.name == name else self._tree.children.get(name)
             if node is not None and modality.variable in node.data_vars:  # the ledger has groups of the same names
-                yield _named(modality, node.to_dataset()[modality.variable])
+                yield _named(modality, node.to_dataset())
 
     @property
     def path(self) -> Location:
@@ -238,14 +253,20 @@ class GroupAccessor(Views):
         self._dataset = dataset
 
     def _found(self) -> Iterator[_View]:
-        for sensor in SENSORS.values():
-            array = self._dataset.data_vars.get(sensor.modality.variable)
-            if array is not None and set(array["band"].values.tolist()) <= set(sensor.modality.band_names):
-                yield _named(sensor.modality, array)
+        images, weather = ((sensor.modality for sensor in some.values()) for some in (SENSORS, WEATHER))
+        for modality in (*images, *weather):
+            array = self._dataset.data_vars.get(modality.variable)
+            if array is not None and set(array["band"].values.tolist()) <= set(modality.band_names):
+                yield _named(modality, self._dataset)
 
 
-def _named(modality: Modality, array: xr.DataArray) -> _View:
-    return _View(modality.select(tuple(str(band) for band in np.atleast_1d(array["band"].values))), array)
+def _named(modality: Modality, dataset: xr.Dataset) -> _View:
+    array = dataset[modality.variable]
+    known = modality.select(tuple(str(band) for band in np.atleast_1d(array["band"].values)))
+    if not modality.coarse or OROGRAPHY not in dataset:
+        return _View(known, array)
+    rate = float(np.nan_to_num(dataset[LAPSE_RATE].values)) / 1000
+    return _View(known, array, dataset[OROGRAPHY].values.astype(np.float32), rate)
 
 
 def _metres(array: xr.DataArray) -> float | None:
@@ -276,8 +297,10 @@ def _at(view: _View, time: str) -> xr.DataArray:
     return chosen
 
 
-def _pixel(view: _View, x: float, y: float, crs: str) -> pd.DataFrame:
+def _pixel(view: _View, x: float, y: float, crs: str, ground: Floats) -> pd.DataFrame:
     ((column, row),) = point(x, y, crs).to_crs(view.crs).points
+    if not view.on_grid:
+        column = float(beside(np.array([column]), view.array["longitude"].values)[0])
     for axis, value in zip(view.axes, (row, column), strict=True):
         ticks = view.array[axis].values
         reach = abs(ticks[-1] - ticks[0]) / max(len(ticks) - 1, 1) / 2 or np.inf
@@ -286,7 +309,10 @@ def _pixel(view: _View, x: float, y: float, crs: str) -> pd.DataFrame:
                 f"{axis} {value:.9g} lies outside {view.modality.name}, which runs from {ticks.min():.9g} to "
                 f"{ticks.max():.9g} in {view.crs}. Give a point inside, or its crs."
             )
-    values = view.array.sel(dict(zip(view.axes, (row, column), strict=True)), method="nearest")
+    if view.on_grid:
+        values = view.array.sel(dict(zip(view.axes, (row, column), strict=True)), method="nearest")
+    else:
+        values = _between_cells(view, column, row, ground)
     array = values if "time" in values.dims else values.expand_dims(time=[np.datetime64("NaT", "ns")])
     data = array.transpose("time", "band").to_numpy()  # (T, C)
     times, bands = np.meshgrid(np.arange(data.shape[0]), np.arange(data.shape[1]), indexing="ij")
@@ -299,6 +325,18 @@ def _pixel(view: _View, x: float, y: float, crs: str) -> pd.DataFrame:
             "unit": np.array(view.modality.units, object)[bands.ravel()],
         }
     )
+
+
+def _between_cells(view: _View, lon: float, lat: float, ground: Floats) -> xr.DataArray:
+    """(time, band) of a coarse sensor at a point, as its pixels are read."""
+    array = view.array.transpose("time", "band", *view.axes)
+    values = array.to_numpy().astype(np.float32)
+    heights = np.full(values.shape[-2:], np.nan, np.float32) if view.heights is None else view.heights
+    latitudes, longitudes = (array[axis].values.astype(np.float64) for axis in view.axes)
+    lapses = tuple(band.lapses for band in view.modality.bands)
+    layer = CoarseLayer(values, latitudes, longitudes, lapses, heights, view.rate)
+    found = interpolate(layer, np.array([[lon]]), np.array([[lat]]), ground)[:, :, 0, 0]
+    return array.isel(dict.fromkeys(view.axes, 0)).copy(data=found)
 
 
 def _ledger_rows(cube: Location, name: str) -> Iterator[dict[str, Any]]:

@@ -22,11 +22,12 @@ from mdico_cube.cube.catalog import catalog_folder
 from mdico_cube.cube.change import writing
 from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.items import ITEMS, Change, compare_items, read_items
-from mdico_cube.cube.lazy import lazy_scenes
+from mdico_cube.cube.lazy import lazy_scenes, lazy_weather
 from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.store import write_labels
 from mdico_cube.cube.target import Location, cube_location
+from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.demo.region import DemoRegion, write_region
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import write_cog
@@ -121,7 +122,8 @@ def scenes(recipe: Recipe, modality: str, chunk: int = 512) -> xr.Dataset:
     """Every scene of one modality on the cube's grid, lazily: (time, y, x) per asset in the source's counts.
 
     One time step is one STAC item, named by the coordinate `item`; no offset is applied and no pixel is read yet. For
-    looking around before a build.
+    looking around before a build. Weather comes as it stands in its first store: the cells around the area, by time,
+    latitude and longitude in the source's units.
 
     Args:
         recipe: where, when and from which catalog.
@@ -134,7 +136,9 @@ def scenes(recipe: Recipe, modality: str, chunk: int = 512) -> xr.Dataset:
     if modality not in recipe.modalities:
         raise MdicoError(f"the recipe has no modality {modality!r}: it has {', '.join(recipe.modalities)}.")
     planned = plan_build(recipe)
-    (layer,) = [layer for layer in planned.layers if layer.modality.name == modality]
+    layer = planned.layer(modality)
+    if isinstance(layer, WeatherPlan):
+        return lazy_weather(layer, planned.geobox)
     return lazy_scenes(layer, planned.geobox, chunk)
 
 

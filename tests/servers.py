@@ -28,7 +28,7 @@ PASSING = ("503", "429", "500", "cut", "short", "reset")
 
 @dataclass
 class Faults:
-    """Which requests for a .tif go wrong, and how."""
+    """Which requests for a .tif or for something in a .zarr go wrong, and how."""
 
     share: float = 0.0
     """Of the requests, drawn by seed, path and how often that path was asked for."""
@@ -98,7 +98,7 @@ class FileServer:
     async def _file(self, request: Request) -> Response:
         path = request.path_params["path"]
         self.asked.append((request.method, path))
-        if not path.endswith(".tif"):
+        if not path.endswith(".tif") and ".zarr/" not in path:
             return self._answer(path)
         self._now += 1
         self.most = max(self.most, self._now)

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+import xarray as xr
 import yaml
+import zarr
+from toy_weather import RULES, hourly_weather, save_weather
 from toy_world import toy_counts
 
 import mdico_cube as mdico
@@ -366,3 +369,33 @@ def test_the_demo_s_recipe_covers_the_region_that_was_asked_for(tmp_path: Path) 
     whole = mdico.load_recipe(mdico.pipeline_folder() / "demo.yml")
     same = {"area": whole.area, "period": whole.period, "labels": whole.labels, "output": whole.output}
     assert recipe.model_copy(update={**same, "href": whole.href}) == whole
+
+
+def test_weather_is_a_modality_like_the_others(recipe_facts: dict[str, Any], tmp_path: Path) -> None:
+    """Sampled, trained with, mapped with alone, shown; and a pixel's series is what the model gets."""
+    era5 = {"bands": ["t2m", "tp"], "href": str(save_weather(tmp_path, hourly_weather()))}
+    recipe_facts["modalities"]["era5"] = {**era5, "source": {"collection": "era5", "zarr": RULES}}
+    recipe_facts["colearn"] |= {"modalities": ["sentinel1", "sentinel2", "era5"], "methods": ["mdico"]}
+    recipe_facts["maps"] = {"outputs": ["observations"]}
+    recipe = mdico.parse_recipe(recipe_facts)
+    found = mdico.scenes(recipe, "era5")
+    assert found["t2m"].sizes == {"valid_time": 2209, "latitude": 2, "longitude": 2}
+    scores = mdico.run(recipe).to_dict()
+    assert {score["modality"] for score in scores["maps"]} == {"sentinel1", "sentinel2", "era5"}
+    store = mdico.open_samples(recipe.output / "samples.zarr")
+    reader = mdico.open_reader(recipe.output / "cube.zarr")
+    whole, observed = reader.read("era5", slice(0, 64), slice(0, 96))
+    mean = store.inputs["era5"].stats.mean
+    assert np.abs(np.asarray(mean) - whole.mean(axis=(0, 2, 3))).max() < 0.05
+    cut = store.array("era5")[:8]
+    rows, columns = (zarr.open_group(store.path)[name][:8] for name in ("row", "column"))  # type: ignore[index]
+    np.testing.assert_array_equal(cut[..., 0, 0], whole[:, :, rows, columns].transpose(2, 0, 1))  # type: ignore[index]
+    seen = xr.open_zarr(recipe.output / "maps" / "mdico-era5-seed0.zarr", consolidated=False)["observations"]
+    assert observed.all()
+    assert (seen == 3).all()
+    cube = mdico.open_cube(recipe.output / "cube.zarr")
+    table = cube.mdico.series(float(cube.x[30]), float(cube.y[12]))
+    series = table[table.modality == "era5"].pivot(index="time", columns="band", values="value")[["t2m", "tp"]]
+    np.testing.assert_allclose(series.to_numpy(), whole[:, :, 12, 30], rtol=1e-6)
+    assert cube["era5"].to_dataset().mdico.units["band"].tolist() == ["t2m", "tp"]
+    assert "Weather (ERA5)" in (recipe.output / "report.html").read_text(encoding="utf-8")

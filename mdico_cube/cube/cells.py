@@ -97,6 +97,12 @@ class CoarseStore:
         chosen = slice(max(first, 0), max(last, first) + 1)
         return Cells(order[chosen], tuple(float(round(tick, 9)) for tick in ordered[chosen]))
 
+    def window(self, cells: tuple[Cells, Cells]) -> xr.Dataset:
+        """Everything in the store, of these cells only; nothing is read yet."""
+        places = {self._names[axis]: one.at for axis, one in zip(("latitude", "longitude"), cells, strict=True)}
+        ticks = {name: list(one.ticks) for name, one in zip(places, cells, strict=True)}
+        return self._data.isel(places).assign_coords(ticks)
+
     def parts(self, names: Iterable[str]) -> Iterator[slice]:
         """Stretches of time that end where chunks end, each of about `BATCH` bytes once unpacked."""
         arrays = [self._variable(name) for name in sorted(names)]

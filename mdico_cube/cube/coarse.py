@@ -59,7 +59,7 @@ def interpolate(layer: CoarseLayer, lon: Degrees, lat: Degrees, ground: Floats |
             layer knows its cells' heights.
     """
     rows, down, seen_y = _place(-layer.latitudes, -lat.ravel())
-    columns, right, seen_x = _place(layer.longitudes, _beside(lon.ravel(), layer.longitudes))
+    columns, right, seen_x = _place(layer.longitudes, beside(lon.ravel(), layer.longitudes))
     width = layer.longitudes.size
     corners = [
         (row * width + column, near * far)
@@ -117,7 +117,7 @@ def _weighted(cells: Degrees, corners: list[tuple[Index, Degrees]]) -> Degrees:
     return total
 
 
-def _beside(lon: Degrees, longitudes: Degrees) -> Degrees:
+def beside(lon: Degrees, longitudes: Degrees) -> Degrees:
     """Longitudes written as on the grid: within half a turn of its middle."""
     middle = (longitudes[0] + longitudes[-1]) / 2
     return np.asarray(middle + ((lon - middle + 180) % 360 - 180))

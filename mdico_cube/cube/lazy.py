@@ -1,4 +1,4 @@
-"""A planned modality in, its scenes as a lazy Dataset out: for people who look around before a build."""
+"""A planned modality in, its scenes or its store as a lazy Dataset out: for people who look around before a build."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from mdico_cube.cube.cells import CoarseStore
 from mdico_cube.cube.plan import LayerPlan
 from mdico_cube.cube.read import open_scenes
+from mdico_cube.cube.weather import WeatherPlan
 
 
 def lazy_scenes(layer: LayerPlan, geobox: GeoBox, chunk: int) -> xr.Dataset:
@@ -28,3 +30,9 @@ def lazy_scenes(layer: LayerPlan, geobox: GeoBox, chunk: int) -> xr.Dataset:
     names = np.array([item.id for item in items], dtype=object)
     steps = np.array([layer.steps[scene.step] for scene in layer.scenes], dtype=object)
     return dataset.assign_coords(item=("time", names), step=("time", steps))
+
+
+def lazy_weather(plan: WeatherPlan, geobox: GeoBox) -> xr.Dataset:
+    """The cells of a coarse modality's first store around the area, in the source's names and units, not yet read."""
+    store = CoarseStore(plan.items[0], plan.rules.asset, plan.rules, plan.access, plan.reading)
+    return store.window(store.around(geobox))

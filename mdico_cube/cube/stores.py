@@ -114,27 +114,30 @@ def open_store(item: pystac.Item, key: str, access: Access, reading: ReadSection
 
 def _options(asset: pystac.Asset, where: str) -> dict[str, Any]:
     """What xarray is told: only known keys, only Zarr."""
-    said = dict(asset.extra_fields.get(OPTIONS, {}))
+    said = asset.extra_fields.get(OPTIONS, {})
     _check_keys(said, OPEN_KEYS, f"{where}: {OPTIONS}")
     if said.get("engine", "zarr") != "zarr":
         raise MdicoError(f"{where}: {OPTIONS} asks for engine {said['engine']!r}. Only zarr is opened.")
-    nested = _storage(said.pop("storage_options", {}), where)
+    nested = _storage(said.get("storage_options", {}), where)
     kept = {key: said[key] for key in ("group", "decode_times", "decode_coords", "mask_and_scale") if key in said}
     return {**kept, "storage_options": nested}
 
 
 def _storage(said: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Storage options in one level."""
-    flat = {key: value for key, value in said.items() if key not in NESTED}
-    for key in NESTED:
-        flat |= said.get(key, {})
+    parts = [said, *(said[key] for key in NESTED if isinstance(said, Mapping) and key in said)]
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise MdicoError(f"{where}: {STORAGE} is of the wrong type. Correct the item.")
+    flat = {key: value for part in parts for key, value in part.items() if key not in NESTED}
     _check_keys(flat, STORAGE_KEYS, f"{where}: {STORAGE}")
     if not flat.get("endpoint_url", "https:").startswith("https:"):
         raise MdicoError(f"{where}: {STORAGE} names an endpoint that is not https. It is not opened.")
     return flat
 
 
-def _check_keys(said: Mapping[str, Any], known: Mapping[str, tuple[type, ...]], where: str) -> None:
+def _check_keys(said: Any, known: Mapping[str, tuple[type, ...]], where: str) -> None:
+    if not isinstance(said, Mapping):
+        raise MdicoError(f"{where} is of the wrong type: it must name options. Correct the item.")
     for key, value in said.items():
         if key not in known:
             raise MdicoError(
@@ -175,7 +178,8 @@ def _store(href: str, storage: Mapping[str, Any], where: str, access: Access, re
         )
         headers = access.reach(href, reading).headers
         client = {"trust_env": True, "timeout": timeout, "headers": headers}  # trust_env: tokens in ~/.netrc
-        return Patient(FsspecStore.from_url(href, {"client_kwargs": client}, read_only=True), reading)
+        bare = href.split("?")[0]  # a signature of the store's address does not open its chunks
+        return Patient(FsspecStore.from_url(bare, {"client_kwargs": client}, read_only=True), reading)
     if scheme in REMOTE:
         return ObjectStore(_bucket(href, storage, access.s3, reading), read_only=True)
     path = Path(urlparse(href).path if scheme == "file" else href)

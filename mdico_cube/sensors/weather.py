@@ -280,6 +280,7 @@ UNITS: dict[tuple[str, str], tuple[float, float]] = {
     ("degC", "K"): (1.0, 273.15),
     ("Pa", "hPa"): (0.01, 0.0),
     ("m2 s-2", "m"): (1 / 9.80665, 0.0),
+    ("m3 m-3", "1"): (1.0, 0.0),
 }
 """(source's unit, band's unit) -> factor and shift; geopotential becomes height by standard gravity."""
 
@@ -315,6 +316,12 @@ def conversion(variable: StoreVariable, unit: str, said: str | None, where: str)
 def plain_unit(text: str) -> str:
     """A unit as it is written here: "J m**-2" and "J/m^2" become "J m-2"."""
     plain = " ".join(text.replace("**", "").replace("^", "").split())
-    return {"m/s": "m s-1", "J/m2": "J m-2", "C": "degC", "celsius": "degC", "Celsius": "degC", "kelvin": "K"}.get(
-        plain, plain
-    )
+    return {
+        "m/s": "m s-1",
+        "(0 - 1)": "1",
+        "J/m2": "J m-2",
+        "C": "degC",
+        "celsius": "degC",
+        "Celsius": "degC",
+        "kelvin": "K",
+    }.get(plain, plain)

@@ -16,6 +16,8 @@ from mdico_cube.spec import Array
 LATITUDES = np.arange(51.25, 49.99, -0.25)
 LONGITUDES = np.arange(5.25, 6.76, 0.25)
 """Degrees east, 0..359.75."""
+LAPSE = 0.0065
+"""Kelvin by which it is colder for each metre up."""
 COLLECTION = Collection(
     id="era5",
     title="ERA5 daily (simulated)",
@@ -40,7 +42,10 @@ def scenes(world: World) -> list[Callable[[], Scene]]:
 
 
 def daily_weather(world: World) -> xr.Dataset:
-    """(time, latitude, longitude) t2m in K and tp in mm: the region's weather, a little different in every cell."""
+    """Daily t2m in K and tp in mm, and geopotential z: the region's weather, a little different in every cell.
+
+    Every cell has a height of its own around the region's mean, and is the colder the higher it lies.
+    """
     days = pd.date_range(f"{world.year}-01-01", f"{world.year}-12-31", freq="D")
     rng = generator(world.seed, "era5")
     shape = (days.size, LATITUDES.size, LONGITUDES.size)
@@ -48,6 +53,9 @@ def daily_weather(world: World) -> xr.Dataset:
     wetter = np.exp(0.10 * rng.standard_normal(shape[1:]))
     temperature = world.weather.temperature[: days.size, None, None] + 273.15 + warmer
     rain = world.weather.rain[: days.size, None, None] * wetter * np.exp(0.25 * rng.standard_normal(shape))
+    above = 60 * generator(world.seed, "era5", "orography").standard_normal(shape[1:])
+    temperature = temperature - LAPSE * above
+    height = np.maximum(world.landscape.elevation.mean() + above, 0)
     axes = ("time", "latitude", "longitude")
     return xr.Dataset(
         {
@@ -60,6 +68,11 @@ def daily_weather(world: World) -> xr.Dataset:
                 axes,
                 rain.astype(np.float32),
                 {"units": "mm", "long_name": "Total precipitation", "cell_methods": "time: sum"},
+            ),
+            "z": (
+                axes[1:],
+                (9.80665 * height).astype(np.float32),
+                {"units": "m**2 s**-2", "long_name": "Geopotential", "standard_name": "geopotential"},
             ),
         },
         coords={
@@ -106,5 +119,6 @@ def _cube(start: pd.Timestamp, end: pd.Timestamp) -> Json:
         "cube:variables": {
             "t2m": {"type": "data", "dimensions": axes, "unit": "K", "description": "daily mean"},
             "tp": {"type": "data", "dimensions": axes, "unit": "mm", "description": "daily sum"},
+            "z": {"type": "auxiliary", "dimensions": axes[1:], "unit": "m**2 s**-2", "description": "geopotential"},
         },
     }
