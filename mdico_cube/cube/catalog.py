@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from mdico_cube.cube.access import Access, S3Section, Signing, TokenSection
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import ORBIT, Recipe, Section, Source
+from mdico_cube.sensors.registry import SENSORS, WEATHER
 from mdico_cube.sensors.sensor import Sensor
 from mdico_cube.sensors.weather import Weather
 
@@ -63,13 +64,35 @@ def load_catalog(name: str) -> CatalogFile:
             f"{did_you_mean(name, known)}"
         )
     try:
-        return CatalogFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        catalog = CatalogFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise MdicoError(f"catalog file {path}: is not YAML ({error}).") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise MdicoError(f"catalog file {path}: {where}: {first['msg']}.") from error
+    _check_names(catalog, path)
+    return catalog
+
+
+def _check_names(catalog: CatalogFile, path: Path) -> None:
+    """Raise MdicoError where the file speaks of a sensor or a band that there is none of."""
+    entries = [("modalities", name, source) for name, source in catalog.modalities.items()]
+    entries += [("also", name, source) for name, sources in catalog.also.items() for source in sources]
+    for section, name, source in entries:
+        if name not in SENSORS and name not in WEATHER:
+            known = (*SENSORS, *WEATHER)
+            raise MdicoError(
+                f"catalog file {path}: {section}.{name} is no sensor: known are {', '.join(known)}."
+                f"{did_you_mean(name, known)}"
+            )
+        bands = SENSORS[name].modality.band_names if name in SENSORS else tuple(source.assets)
+        for band in source.assets:
+            if band not in bands:
+                raise MdicoError(
+                    f"catalog file {path}: {section}.{name}.assets: {name} has no band {band!r}, it has "
+                    f"{', '.join(bands)}.{did_you_mean(band, bands)}"
+                )
 
 
 def source_for(catalog: CatalogFile, recipe: Recipe, modality: str, sensor: Sensor | Weather) -> Source:

@@ -14,7 +14,7 @@ from mdico_cube.cube.catalog import CatalogFile, catalog_folder, load_catalog
 from mdico_cube.cube.cells import CoarseStore
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
-from mdico_cube.cube.search import adopt_keys, catalog_href, check_hrefs, first_items, landing_page
+from mdico_cube.cube.search import NoCollectionError, adopt_keys, catalog_href, check_hrefs, first_items, landing_page
 from mdico_cube.cube.weather import rules_of
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ReadSection, Source
@@ -109,9 +109,16 @@ def check_catalog(name: str, href: str | None = None, items: int = 3) -> list[Ch
             elif isinstance(sensor, Weather):
                 checks += _check_weather(name, sensor, source, found, address, catalog.access)
             else:
-                checks += _check_modality(name, sensor, source, found, address)
+                checks += _check_modality(name, sensor, source, found, address, catalog.href is None)
+        except NoCollectionError as error:
+            fine = catalog.href is None  # the file describes what may stand in a catalog, not what does
+            checks.append(
+                Check(f"{name}: collection", fine, f"{source.collection} is not here" if fine else str(error))
+            )
         except MdicoError as error:
             checks.append(Check(f"{name}: collection", False, str(error)))
+    if not any(check.name.endswith((": assets", ": stores")) for check in checks):
+        checks.append(Check("collections", False, f"none of {', '.join(one.collection for _, one in every)} is here"))
     return checks
 
 
@@ -154,11 +161,12 @@ def _strange(items: Sequence[pystac.Item], href: str) -> str:
 
 
 def _check_modality(
-    modality: str, sensor: Sensor, source: Source, items: Sequence[pystac.Item], href: str
+    modality: str, sensor: Sensor, source: Source, items: Sequence[pystac.Item], href: str, template: bool
 ) -> list[Check]:
+    """Collection, assets, addresses, rules, offsets, CRS. A template describes what may stand in a catalog."""
     verdicts = [judge_item(item, source, sensor) for item in items]
     lacking = [f"{verdict.item} lacks {', '.join(verdict.missing)}" for verdict in verdicts if verdict.missing]
-    complete = not lacking or (sensor.scarce and len(lacking) < len(items))
+    complete = not lacking or (sensor.scarce and (template or len(lacking) < len(items)))
     doubts = [f"{verdict.item}: {verdict.doubt}" for verdict in verdicts if verdict.doubt]
     refused = [verdict.refused for verdict in verdicts if verdict.refused and not verdict.missing]
     strange = _strange(items, href)

@@ -185,6 +185,7 @@ def save_items(content: bytes, folder: Path, cube: Location) -> None:
     target = folder / ITEMS
     if not target.exists() or target.read_bytes() != content:
         draft = target.with_name(f".{ITEMS}.draft")
+        folder.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(content)
         draft.replace(target)
     if _inside(cube) != content:

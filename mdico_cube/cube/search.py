@@ -30,6 +30,10 @@ from mdico_cube.spec import Period
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pystac\..*")
 
 
+class NoCollectionError(MdicoError):
+    """The catalog can be read but lacks a collection."""
+
+
 def search_items(
     catalog: CatalogFile,
     href: str,
@@ -251,7 +255,7 @@ def _collection(href: str, source: Source) -> pystac.Catalog:
     except Exception as error:  # pystac passes on whatever its reader met
         raise MdicoError(f"catalog {shown(href)}: a linked file cannot be read ({plain(error)}).") from error
     if source.collection not in children:
-        raise MdicoError(
+        raise NoCollectionError(
             f"catalog {shown(href)} has no collection {source.collection!r}: it has {', '.join(sorted(children))}. "
             f"Set the modality's source.collection.{did_you_mean(source.collection, children)}"
         )
@@ -275,7 +279,7 @@ def _search(href: str, collection: str, query: Mapping[str, Any], **where: Any) 
         client = Client.open(href)
         known = {one.id for one in client.get_collections()}
         if collection not in known:
-            raise MdicoError(
+            raise NoCollectionError(
                 f"catalog {shown(href)} has no collection {collection!r}: it has {', '.join(sorted(known))}. "
                 f"Set the modality's source.collection.{did_you_mean(collection, known)}"
             )

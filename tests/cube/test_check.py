@@ -77,7 +77,8 @@ def test_what_is_wrong_with_the_items_is_said(
 
 def test_missing_assets_collections_and_catalogs(mine: Path, toy_catalog: Path, tmp_path: Path) -> None:
     mine.write_text(mine.read_text().replace("quality: SCL", "quality: scl").replace("cop-dem-glo-30", "dem"))
-    checks = {check.name: check for check in check_catalog(str(mine), str(toy_catalog))}
+    mine.write_text(mine.read_text() + f"href: {toy_catalog}\n")
+    checks = {check.name: check for check in check_catalog(str(mine))}
     assert "lacks scl" in checks["sentinel2: assets"].detail
     assert not checks["sentinel2: assets"].passed
     assert not checks["dem: collection"].passed
@@ -87,6 +88,39 @@ def test_missing_assets_collections_and_catalogs(mine: Path, toy_catalog: Path, 
     assert not any(check.passed for check in check_catalog(str(mine), str(broken)))
     with pytest.raises(MdicoError, match="has no address of its own"):
         check_catalog("local")
+
+
+def test_a_file_without_an_address_describes_what_may_be_there(toy_catalog: Path, tmp_path: Path) -> None:
+    """`local` knows landsat and three elevation models; lacking some is fine, lacking all is not."""
+    checks = {check.name: check for check in check_catalog("local", str(toy_catalog))}
+    assert (checks["landsat: collection"].passed, checks["landsat: collection"].detail) == (
+        True,
+        "landsat-c2-l2 is not here",
+    )
+    assert checks["dem from nasadem: collection"].passed
+    assert not checks["sentinel2: assets"].passed, "the toy has two bands of ten"
+    empty = tmp_path / "catalog.json"
+    empty.write_text(json.dumps(json.loads(toy_catalog.read_text()) | {"links": []}))
+    checks = {check.name: check for check in check_catalog("local", str(empty))}
+    assert not checks["collections"].passed
+
+
+@pytest.mark.parametrize(
+    ("baseline", "offset", "doubt"),
+    [
+        ("04.00", 0, "S2_20210105: its processing adds an offset, and none"),
+        ("03.01", -0.1, "S2_20210105: an offset is"),
+    ],
+)
+def test_an_offset_against_the_items_own_processing_is_doubted(
+    mine: Path, copy: Path, baseline: str, offset: float, doubt: str
+) -> None:
+    band = {"href": "B04.tif", "raster:bands": [{"scale": 1e-4, "offset": offset}]}
+    changed(copy, {"s2:processing_baseline": baseline}, {"B04": band})
+    mine.write_text(mine.read_text().replace("offset: baseline", "offset: declared"))
+    checks = {check.name: check for check in check_catalog(str(mine), str(copy / "catalog.json"))}
+    assert not checks["sentinel2: offsets"].passed
+    assert doubt in checks["sentinel2: offsets"].detail
 
 
 def test_the_commands(mine: Path, toy_catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
