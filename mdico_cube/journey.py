@@ -25,7 +25,6 @@ from mdico_cube.cube.items import ITEMS, Change, compare_items, read_items
 from mdico_cube.cube.lazy import lazy_scenes, lazy_weather
 from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.reader import open_reader
-from mdico_cube.cube.store import write_labels
 from mdico_cube.cube.target import Location, cube_location
 from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.demo.region import DemoRegion, write_region
@@ -40,7 +39,7 @@ from mdico_cube.maps.write import is_stale, map_path, write_map
 from mdico_cube.patches.augment import Augment, make_augment
 from mdico_cube.patches.dataset import WindowLoader, make_loader
 from mdico_cube.patches.extract import check_origin, extract_samples
-from mdico_cube.patches.labels import rasterize_labels
+from mdico_cube.patches.labels import check_labels, label_cube
 from mdico_cube.patches.samples import SampleStore, open_samples
 from mdico_cube.patches.sources import window_source
 from mdico_cube.patches.splits import TEST, TRAIN, VALIDATION
@@ -171,9 +170,9 @@ def build(
     resume = resume or refresh
     check_free(places.cube, overwrite, resume)
     planned = _planned(recipe, resume and not overwrite, items, refresh)
-    labels = rasterize_labels(recipe.labels, planned.geobox)
+    check_labels(recipe.labels, planned.geobox)
     path = build_cube(recipe, overwrite, resume, cluster_for(recipe.cluster, workers, scheduler), planned)
-    write_labels(path, labels.label, labels.parcel, recipe.labels.legend, {"source": recipe.labels.path.name})
+    label_cube(path, recipe.labels)
     return path
 
 

@@ -130,14 +130,13 @@ class CubeReader:
         Raises:
             MdicoError: the cube has no labels yet.
         """
-        stored = np.asarray(self._labels("label")[y, x]).astype(np.int16)
+        stored = self._label_blocks["label"](y, x).astype(np.int16)
         return np.where(stored == UNLABELLED, np.int16(-1), stored)
 
     def parcels(self, y: slice, x: slice) -> npt.NDArray[np.int32] | None:
         """Parcel number (h, w), 0 = none; None where the labels carry no groups."""
-        if f"{LABELS}/parcel" not in self._root:
-            return None
-        return np.asarray(self._labels("parcel")[y, x]).astype(np.int32)
+        read = self._label_blocks.get("parcel")
+        return None if read is None else read(y, x).astype(np.int32)
 
     @cached_property
     def parcel_dates(self) -> npt.NDArray[np.datetime64] | None:
@@ -150,7 +149,7 @@ class CubeReader:
     @property
     def has_labels(self) -> bool:
         """True once the labels stand on the grid."""
-        return LABELS in self._root
+        return LABELS in self._root and "digest" in self._root[LABELS].attrs
 
     @property
     def label_facts(self) -> dict[str, Any]:
@@ -187,6 +186,11 @@ class CubeReader:
     def _blocks(self) -> dict[str, BlockReader]:
         plain = [name for name, modality in self.modalities.items() if not modality.coarse]
         return {name: block_reader(self.array(name), self._backend) for name in plain}
+
+    @cached_property
+    def _label_blocks(self) -> dict[str, BlockReader]:
+        names = [name for name in ("label", "parcel") if name in self._label_group]
+        return {name: block_reader(self._labels(name), self._backend) for name in names}
 
     @property
     def _label_group(self) -> zarr.Group:

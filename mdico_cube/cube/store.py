@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
@@ -19,10 +16,9 @@ from mdico_cube.cube.change import changing, creating, writing
 from mdico_cube.cube.geozarr import grid_attrs
 from mdico_cube.cube.layer import Layer, describe_layer
 from mdico_cube.cube.ledger import create_ledger
-from mdico_cube.cube.reader import CubeReader, forget_readers
-from mdico_cube.cube.target import Location, open_group, open_store
-from mdico_cube.schema import COARSE, LABELS, LAPSE_RATE, OROGRAPHY, STATIC, TEMPORAL, UNLABELLED, VERSION
-from mdico_cube.spec import Array, LabelClass
+from mdico_cube.cube.reader import forget_readers
+from mdico_cube.cube.target import Location, open_group
+from mdico_cube.schema import COARSE, LAPSE_RATE, OROGRAPHY, STATIC, TEMPORAL, VERSION
 
 GRID_MAPPING = "spatial_ref"
 LEVEL = 3
@@ -50,7 +46,7 @@ def create_cube(
         MdicoError: the place cannot be written, or holds something that is no cube.
     """
     with creating(path, overwrite) as draft:
-        root = xr.Dataset(coords=_grid_coords(geobox), attrs={**_root_attrs(geobox, layers, chunk, shard), **attrs})
+        root = xr.Dataset(coords=grid_coords(geobox), attrs={**_root_attrs(geobox, layers, chunk, shard), **attrs})
         root.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
         for layer in layers:
             coarse = layer.modality.coarse
@@ -68,7 +64,8 @@ def create_cube(
     forget_readers()
 
 
-def _grid_coords(geobox: GeoBox) -> dict[Any, Any]:
+def grid_coords(geobox: GeoBox) -> dict[Any, Any]:
+    """Coordinates x, y and spatial_ref of a grid."""
     return dict(xr_coords(geobox, crs_coord_name=GRID_MAPPING))
 
 
@@ -89,7 +86,7 @@ def _template(geobox: GeoBox, layer: Layer, chunk: int, shard: int, level: int) 
     shape = (*lead, *geobox.shape)
     shards = (*lead, shard, shard)
     empty = da.zeros(shape, chunks=shards, dtype="float32" if storage.scale != 1 else storage.dtype)
-    coords = {**_grid_coords(geobox), "band": np.array(modality.band_names, dtype=object)}
+    coords = {**grid_coords(geobox), "band": np.array(modality.band_names, dtype=object)}
     if modality.temporal:
         coords |= _time_coords(layer)
     attrs = {"long_name": modality.title, "units": ", ".join(dict.fromkeys(modality.units))}
@@ -150,45 +147,3 @@ def keep_recipe(path: Location, recipe: str) -> None:
     with writing(path), changing(path, "recipe kept", metadata=True) as change:
         open_group(change.target, "r+").attrs["mdico_recipe"] = recipe
     forget_readers()
-
-
-def write_labels(
-    path: Location,
-    label: npt.NDArray[np.uint8],
-    group: npt.NDArray[np.int32] | None,
-    legend: Sequence[LabelClass],
-    attrs: Mapping[str, Any],
-) -> None:
-    """Write /labels: label (y, x) class index with 255 = unlabelled, and parcel (y, x) with 0 = none.
-
-    Nothing is written where the same labels stand already: their digest is noted last.
-    """
-    reader = CubeReader(path)
-    facts = {**attrs, "legend": [asdict(entry) for entry in legend], "digest": _digest(label, group)}
-    if reader.has_labels and reader.label_facts == facts:
-        return
-    side = (min(reader.shard, label.shape[0]), min(reader.shard, label.shape[1]))
-    layers: dict[str, tuple[Array, int]] = {"label": (label, UNLABELLED)}
-    if group is not None:
-        layers["parcel"] = (group, 0)
-    dataset = xr.Dataset(
-        {name: (("y", "x"), values) for name, (values, _) in layers.items()},
-        coords=_grid_coords(reader.geobox),
-        attrs={**grid_attrs(reader.geobox), **{key: value for key, value in facts.items() if key != "digest"}},
-    )
-    encoding = {
-        name: {"chunks": side, "grid_mapping": GRID_MAPPING, "_FillValue": fill} for name, (_, fill) in layers.items()
-    }
-    with writing(path), changing(path, "labels", metadata=True) as change:
-        store = open_store(change.target, "r+")
-        dataset.to_zarr(store, group=LABELS, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-        open_group(store, "r+", LABELS).attrs["digest"] = facts["digest"]
-    forget_readers()
-
-
-def _digest(*arrays: Array | None) -> str:
-    """SHA-256 of the values of some arrays."""
-    total = hashlib.sha256()
-    for array in arrays:
-        total.update(b"-" if array is None else np.ascontiguousarray(array).tobytes())
-    return total.hexdigest()

@@ -168,6 +168,7 @@ def assign_folds(counts: Ints, section: SampleSection, places: str) -> Folds:
         for name, part in zip((TEST, VALIDATION, TRAIN), parts, strict=True):
             fold[part] = name
         return fold
+    _check_units(used.size, 2, section, places)
     if k > used.size:
         raise MdicoError(f"samples.folds: {k} folds cannot be made of {used.size} {places}. Use {used.size} or fewer.")
     if section.test_fold >= k:

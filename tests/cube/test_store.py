@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from odc.geo.geobox import GeoBox
 
+from mdico_cube.cube.labels import write_labels
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, FAILED, MISSING, Entry, Ledger
 from mdico_cube.cube.reader import open_cube, open_reader
-from mdico_cube.cube.store import create_cube, write_labels
+from mdico_cube.cube.store import create_cube
 from mdico_cube.errors import MdicoError
 from mdico_cube.schema import check_cube
 from mdico_cube.sensors.registry import SENSORS

@@ -14,10 +14,11 @@ from odc.geo.geobox import GeoBox
 from s3_server import KINDS
 
 from mdico_cube.cube.change import changing
+from mdico_cube.cube.labels import write_labels
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, MISSING, Entry, Ledger
 from mdico_cube.cube.reader import CubeReader, forget_readers, open_cube, open_reader
-from mdico_cube.cube.store import create_cube, keep_recipe, write_labels
+from mdico_cube.cube.store import create_cube, keep_recipe
 from mdico_cube.cube.target import Location, Target, beside, exists, locate, name_of, open_group, open_store, write_key
 from mdico_cube.errors import MdicoError
 from mdico_cube.sensors.registry import SENSORS

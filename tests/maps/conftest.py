@@ -17,10 +17,11 @@ from odc.geo.geobox import GeoBox
 from mdico_cube.colearn.bundle import save_bundle
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.trainer import TrainedModel
+from mdico_cube.cube.labels import write_labels
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, Entry, Ledger
 from mdico_cube.cube.reader import CubeReader, open_reader
-from mdico_cube.cube.store import create_cube, write_labels
+from mdico_cube.cube.store import create_cube
 from mdico_cube.maps.write import map_path, write_map
 from mdico_cube.progress import console
 from mdico_cube.recipe import ColearnSection

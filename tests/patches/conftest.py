@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from mdico_cube.cube.build import build_cube
-from mdico_cube.cube.grid import grid_for
-from mdico_cube.cube.store import write_labels
-from mdico_cube.patches.labels import rasterize_labels
+from mdico_cube.patches.labels import label_cube
 from mdico_cube.recipe import parse_recipe
 
 
@@ -30,6 +28,5 @@ def cube(tmp_path_factory: pytest.TempPathFactory, toy_catalog: Path, toy_labels
         }
     )
     path = build_cube(recipe)
-    labels = rasterize_labels(recipe.labels, grid_for(recipe.area))
-    write_labels(path, labels.label, labels.parcel, recipe.labels.legend, {})
+    label_cube(path, recipe.labels)
     return path

@@ -10,9 +10,10 @@ import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from mdico_cube.cube.labels import write_labels
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, Entry, Ledger
-from mdico_cube.cube.store import create_cube, write_labels
+from mdico_cube.cube.store import create_cube
 from mdico_cube.sensors.dem import MODALITY as DEM
 from mdico_cube.sensors.sentinel1 import MODALITY as SENTINEL1
 from mdico_cube.sensors.sentinel2 import MODALITY as SENTINEL2

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from small_cube import LEGEND, NAMES, STEPS, patchwork, small_cube
 
+from mdico_cube.cube.labels import write_labels
 from mdico_cube.cube.ledger import DONE, FAILED, Entry, Ledger
 from mdico_cube.cube.reader import open_reader
-from mdico_cube.cube.store import write_labels
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches import scan
 from mdico_cube.patches.divide import make_split
