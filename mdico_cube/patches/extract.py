@@ -18,6 +18,7 @@ from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import Location, name_of
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.cutting import Plan, cut_windows, sorted_windows
+from mdico_cube.patches.divide import places_digest
 from mdico_cube.patches.draw import choose_windows, split_path
 from mdico_cube.patches.samples import VERSION, origin, samples_attrs
 from mdico_cube.progress import say
@@ -78,8 +79,9 @@ def extract_samples(
 
 
 def made_from(reader: CubeReader, modalities: Sequence[str], section: SampleSection, pixels: bool) -> str:
-    """SHA-256 of all that decides a samples store: pixels, labels, modalities and options."""
-    facts = [reader.identity(modalities), list(modalities), section.model_dump(mode="json"), pixels]
+    """SHA-256 of all that decides a samples store: pixels, labels, modalities, options and places of a file."""
+    options = section.model_dump(mode="json")
+    facts = [reader.identity(modalities), list(modalities), options, pixels, places_digest(section)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -89,7 +91,7 @@ def check_origin(samples: Path, reader: CubeReader) -> None:
     section = SampleSection.model_validate(attrs["sampling"])
     if attrs["made_from"] != made_from(reader, tuple(attrs["modalities"]), section, attrs["pixels"]):
         raise MdicoError(
-            f"{samples}: was drawn from another cube or other labels than {reader.path} holds now. "
+            f"{samples}: was drawn from another cube, other labels or other places than {reader.path} holds now. "
             "Draw it again with `mdico sample --resume`."
         )
 
