@@ -12,6 +12,8 @@ _HOMES = {
     "open_cube": "mdico_cube.accessor",
     "open_reader": "mdico_cube.cube.reader",
     "inspect_cube": "mdico_cube.cube.inspect",
+    "tune_layout": "mdico_cube.cube.tune",
+    "export_step": "mdico_cube.maps.export",
     "ledger_picture": "mdico_cube.maps.ledger_picture",
     "check_catalog": "mdico_cube.cube.check",
     "list_catalogs": "mdico_cube.cube.check",

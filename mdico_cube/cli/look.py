@@ -12,9 +12,10 @@ import typer
 from rich.table import Table
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, Cube, app, out, size
+from mdico_cube.cli.door import AsJson, Cube, RecipeFile, app, out, size
 from mdico_cube.cube.items import reasons
 from mdico_cube.cube.target import name_of
+from mdico_cube.recipe import load_recipe
 
 
 @app.command(rich_help_panel="Look")
@@ -53,3 +54,41 @@ def inspect(
             out.print(f"{status.modality}: shard {shard} failed: {error}", soft_wrap=True, markup=False)
         for line in status.unread():
             out.print(f"{status.modality}: {line}", soft_wrap=True, markup=False)
+
+
+@app.command(rich_help_panel="Look")
+def export(
+    cube: Cube,
+    modality: Annotated[str, typer.Argument(metavar="MODALITY", help="A sensor of the cube.", show_default=False)],
+    target: Annotated[Path, typer.Argument(metavar="OUT.tif", help="The file to write.", show_default=False)],
+    step: Annotated[str | None, typer.Option("--step", help="A time step, such as 2021-03.")] = None,
+) -> None:
+    """One time step of one sensor as a Cloud-Optimized GeoTIFF, for GDAL and QGIS.
+
+    Example: `mdico export my-region/cube.zarr sentinel2 march.tif --step 2021-03`
+    """
+    out.print(f"image: {mdico.export_step(cube, modality, target, step)}", soft_wrap=True)
+
+
+@app.command(rich_help_panel="Look")
+def tune_layout(
+    recipe: RecipeFile,
+    megabytes: Annotated[float, typer.Option("--megabytes", min=1, help="Values written per layout.")] = 96,
+    as_json: AsJson = False,
+) -> None:
+    """Which chunks, shards and compression suit your disk: a few layouts are written, read, timed and removed.
+
+    Example: `mdico tune-layout region.yml`
+    """
+    tuning = mdico.tune_layout(load_recipe(recipe), megabytes)
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(tuning), indent=1) + "\n")
+        return
+    columns = ("chunk", "shard", "level", "write MB/s", f"{tuning.patch} px windows/s", "pixel series/s")
+    table = Table(*columns, "smaller by", "files", title=f"{tuning.modality}, {tuning.megabytes:.0f} MB each")
+    for row in tuning.rows:
+        rates = (f"{row.write:.0f}", f"{row.patches:.0f}", f"{row.series:.0f}", f"{row.ratio:.2f}", str(row.objects))
+        mark = "bold" if row.layout == tuning.advice else None
+        table.add_row(*(str(value) for value in asdict(row.layout).values()), *rates, style=mark)
+    out.print(table)
+    out.print(f"advice for this store and recipe:\n{tuning.lines()}", highlight=False)

@@ -22,7 +22,8 @@ from mdico_cube.maps.predict import windows
 from mdico_cube.maps.write import open_map, read_map
 from mdico_cube.spec import LabelClass
 
-_TILE = 512
+TILE = 512
+"""Side of a tile in pixels."""
 
 
 def write_cog(source: Path, target: Path, title: str) -> Path:
@@ -47,7 +48,7 @@ def write_cog(source: Path, target: Path, title: str) -> Path:
     legend = read_legend(group)
     geobox = open_map(source).odc.geobox
     colors = {item.value: _rgba(item.color) for item in legend} | {NODATA: (0, 0, 0, 0)}
-    with _mendable(target):
+    with mendable(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         confidence = target.with_name(f"{target.stem}-confidence.tif")
         _write(group["confidence"], geobox, confidence, f"{title}: confidence (percent)", "AVERAGE", None)
@@ -70,20 +71,34 @@ def _write(
     overviews: str,
     colors: dict[int, tuple[int, int, int, int]] | None,
 ) -> None:
-    """One uint8 array to one COG by way of a plain tiled GeoTIFF; the target appears when it is whole."""
+    """One uint8 array to one COG."""
+    with cog_of(target, overviews) as plain:
+        _write_plain(array, geobox, plain, title, colors)
+
+
+@contextmanager
+def cog_of(target: Path, overviews: str, **options: str) -> Iterator[Path]:
+    """A place for a plain tiled GeoTIFF, which then becomes a COG at `target`, whole or not at all.
+
+    Args:
+        target: a file that is there is replaced.
+        overviews: how they are resampled, as GDAL calls it.
+        options: more creation options of GDAL's COG driver.
+    """
     mark = uuid.uuid4().hex[:8]
     plain, whole = (target.with_name(f".{target.stem}-{mark}-{kind}.tif") for kind in ("plain", "cog"))
     try:
         with rasterio.Env(GDAL_CACHEMAX=64, GDAL_NUM_THREADS="ALL_CPUS", GDAL_PAM_ENABLED="NO"):
-            _write_plain(array, geobox, plain, title, colors)
+            yield plain
             rasterio.shutil.copy(
                 plain,
                 whole,
                 driver="COG",
-                BLOCKSIZE=_TILE,
+                BLOCKSIZE=TILE,
                 COMPRESS="DEFLATE",
                 OVERVIEW_RESAMPLING=overviews,
                 BIGTIFF="IF_SAFER",
+                **options,
             )
         whole.replace(target)
     finally:
@@ -95,7 +110,7 @@ def _write_plain(
     array: Any, geobox: GeoBox, path: Path, title: str, colors: dict[int, tuple[int, int, int, int]] | None
 ) -> None:
     height, width = geobox.shape
-    options = {"tiled": True, "blockxsize": _TILE, "blockysize": _TILE, "compress": "DEFLATE", "BIGTIFF": "IF_SAFER"}
+    options = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "compress": "DEFLATE", "BIGTIFF": "IF_SAFER"}
     facts = {"count": 1, "dtype": "uint8", "nodata": NODATA, "crs": str(geobox.crs), "transform": geobox.affine}
     with rasterio.open(path, "w", driver="GTiff", height=height, width=width, **facts, **options) as file:
         if colors is not None:
@@ -125,7 +140,7 @@ def _rgba(color: str) -> tuple[int, int, int, int]:
 
 
 @contextmanager
-def _mendable(target: Path) -> Iterator[None]:
+def mendable(target: Path) -> Iterator[None]:
     """A full disk or a closed folder as a sentence."""
     try:
         yield
