@@ -50,6 +50,8 @@ class LayerStatus:
     """Different STAC items read."""
     offsets: dict[str, int]
     """Offset and reason -> items it was applied to."""
+    floors: dict[str, float]
+    """Item -> reflectance of its darkest clear ground after its offset; the darkest of its shards."""
     doubts: dict[str, str]
     """Item -> what the offset sentinel has against its offset."""
     left_out: dict[str, str]
@@ -94,6 +96,9 @@ def _status(path: Location, modality: str, left_out: dict[str, str]) -> LayerSta
     standing = [entry for entry in entries.values() if entry.state in STANDS]
     said = {item: why.partition(DOUBT) for entry in standing for item, why in entry.offsets.items()}
     doubts = [one for entry in standing for one in entry.offsets.items() if DOUBT in one[1]]
+    floors: dict[str, float] = {}
+    for entry in standing:
+        floors |= {item: min(floor, floors.get(item, floor)) for item, floor in entry.floors.items()}
     count = Counter(STATE_NAMES[entry.state] for entry in entries.values())
     return LayerStatus(
         modality=modality,
@@ -104,6 +109,7 @@ def _status(path: Location, modality: str, left_out: dict[str, str]) -> LayerSta
         valid_fraction=sum(entry.valid_fraction for entry in standing) / max(1, len(standing)),
         items=len({item for entry in standing for item in entry.items}),
         offsets=dict(Counter(rule for rule, _, _ in said.values()).most_common()),
+        floors=dict(sorted(floors.items())),
         doubts={item: why.partition(DOUBT)[2] for item, why in sorted(doubts)},
         left_out=left_out,
         seconds=sum(entry.seconds for entry in standing),

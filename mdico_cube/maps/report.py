@@ -22,6 +22,7 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.maps.evaluate import read_scores
 from mdico_cube.maps.gallery import Gallery, Picture
 from mdico_cube.maps.scores import Gain, Scores, Summary, signed
+from mdico_cube.maps.sources import source_rows
 from mdico_cube.maps.style import method_name
 from mdico_cube.recipe import Recipe
 
@@ -67,6 +68,7 @@ def write_report(
         paper=any(item.protocol == "paper" for item in scores.maps),
         rows=_rows(scores),
         sections=gallery.sections(),
+        sources=source_rows(cube_of(out), reader),
         provenance=_provenance(out, timings or {}),
         version=__version__,
     )

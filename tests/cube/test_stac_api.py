@@ -9,27 +9,39 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pystac_client import Client
+from servers import FileServer
 from stac_servers import pgstac_api, published, rustac_api
 from typer.testing import CliRunner
 
 from mdico_cube.cli import app
+from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.items import plain_item
 from mdico_cube.cube.plan import plan_build
 from mdico_cube.cube.query import asked_of
+from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import parse_recipe
 
-FILES = "https://files.example.org"
 SERVICES = "MDICO_SERVICES"
 """Environment variable with the folder of the environment that has stac-fastapi.pgstac and pypgstac."""
 
 
+@pytest.fixture(scope="module")
+def files(toy_catalog: Path) -> Iterator[FileServer]:
+    """The toy's GeoTIFFs over HTTP."""
+    with FileServer(toy_catalog.parent) as server:
+        yield server
+
+
 @pytest.fixture(scope="module", params=["rustac", pytest.param("pgstac", marks=pytest.mark.services)])
-def api(request: pytest.FixtureRequest, toy_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def api(
+    request: pytest.FixtureRequest, toy_catalog: Path, files: FileServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Address of an API that holds the toy catalog."""
-    collections, items = published(toy_catalog, FILES)
+    collections, items = published(toy_catalog, files.address)
     if request.param == "rustac":
         with rustac_api(tmp_path_factory.mktemp("rustac"), collections, items) as url:
             yield url
@@ -103,6 +115,20 @@ def test_static_catalog_and_api_give_the_same_items(
     static = found(facts)
     assert found(on(api, facts, tmp_path)) == static
     assert static
+
+
+def test_a_cube_from_an_api_is_the_cube_from_disk(
+    api: str, files: FileServer, facts: dict[str, Any], tmp_path: Path
+) -> None:
+    """Searched by the API, read by ranges over HTTP; only the addresses differ, and so the digests."""
+    facts["store"] = {"chunk": 32, "shard": 128}
+    here = {**facts, "output": str(tmp_path / "here")}
+    there = {**on(api, facts, tmp_path), "output": str(tmp_path / "there")}
+    one, other = (open_reader(build_cube(parse_recipe(each))) for each in (here, there))
+    assert files.count(".tif") > 0
+    for name in one.modalities:
+        whole = (slice(0, one.shape[0]), slice(0, one.shape[1]))
+        np.testing.assert_array_equal(one.stored(name, *whole), other.stored(name, *whole))
 
 
 def test_nothing_is_found_twice_or_lost_between_pages(api: str) -> None:

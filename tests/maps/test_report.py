@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from mdico_cube.cube.ledger import DONE, Entry, Ledger
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.evaluate import evaluate
 from mdico_cube.maps.gallery import write_poster
@@ -77,10 +78,31 @@ def test_the_report_is_one_file_that_loads_nothing(scored, recipe):
 def test_every_section_is_there_and_every_picture_has_words(scored, recipe):
     page = Page(write_report(scored.out, recipe).read_text())
     assert page.sections == [
-        "scores", "sensors", "availability", "labels", "maps", "confusion", "classes", "training", "provenance",
+        "scores", "sensors", "availability", "labels", "maps", "confusion", "classes", "training", "sources",
+        "provenance",
     ]  # fmt: skip
     assert len(page.alts) == 9
     assert all(len(alt) > 10 for alt in page.alts)
+
+
+def test_the_report_shows_offsets_doubts_and_what_was_left_out(scored, recipe, monkeypatch):
+    cube = scored.out / "cube.zarr"
+    doubt = "-0.1 (declared by the item) - darker than any ground: was the offset subtracted twice?"
+    entry = Entry(
+        DONE,
+        items=("a", "b", "<c>"),
+        offsets={"a": "-0.1 (declared by the item)", "b": "+0 (declared by the item)", "<c>": doubt},
+        floors={"a": 0.012, "b": 0.02, "<c>": -0.06},
+    )
+    Ledger(cube, "sentinel2", "r+").record(0, 0, entry)
+    left_out = {"old": "replaced by a: processing baseline 05.00 after 02.14"}
+    monkeypatch.setattr("mdico_cube.cube.inspect.uses", lambda cube: {"sentinel2": left_out})
+    text = write_report(scored.out, recipe).read_text()
+    assert "-0.1 (declared by the item): 2 items; +0 (declared by the item): 1 items" in text
+    assert "1 look wrong (dark floors of 3 items from -0.060 to 0.020)" in text
+    assert "&lt;c&gt;: darker than any ground: was the offset subtracted twice?" in text
+    assert "processing baseline 05.00 after 02.14: 1 items" in text
+    assert "not watched" in text, "radar has no offset"
 
 
 def test_the_report_says_who_gained_and_by_how_much(scored, recipe):
