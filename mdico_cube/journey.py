@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mdico_cube.colearn.trainer import fit
 from mdico_cube.cube.build import build_cube, check_free
 from mdico_cube.cube.catalog import catalog_folder
 from mdico_cube.cube.change import writing
+from mdico_cube.cube.clusters import dask_client
 from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.items import ITEMS, Change, compare_items, read_items
 from mdico_cube.cube.lazy import lazy_scenes, lazy_weather
@@ -38,9 +40,13 @@ from mdico_cube.maps.scores import MapScores, Scores
 from mdico_cube.maps.write import is_stale, map_path, write_map
 from mdico_cube.patches.augment import Augment, make_augment
 from mdico_cube.patches.dataset import WindowLoader, make_loader
+from mdico_cube.patches.divide import make_split
+from mdico_cube.patches.draw import index_path, split_path
 from mdico_cube.patches.extract import check_origin, extract_samples
+from mdico_cube.patches.index import SampleIndex
 from mdico_cube.patches.labels import check_labels, label_cube
 from mdico_cube.patches.samples import SampleStore, open_samples
+from mdico_cube.patches.scan import make_index
 from mdico_cube.patches.sources import window_source
 from mdico_cube.patches.splits import TEST, TRAIN, VALIDATION
 from mdico_cube.progress import say
@@ -184,7 +190,31 @@ def sample(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> Pat
     """
     places = Places.of(recipe)
     names, pixels = recipe.colearn.modalities, recipe.loader.source == "store"
-    return extract_samples(places.cube, places.samples, names, recipe.samples, overwrite, resume, pixels)
+    with _crew(recipe):
+        return extract_samples(places.cube, places.samples, names, recipe.samples, overwrite, resume, pixels)
+
+
+def index_samples(recipe: Recipe) -> SampleIndex:
+    """Split the labels and index every candidate window of the cube: samples-index.parquet; what is current is kept.
+
+    Raises:
+        MdicoError: no cube, or no window with a label.
+    """
+    places, section = Places.of(recipe), recipe.samples
+    with _crew(recipe):
+        make_split(places.cube, split_path(places.out), section)
+        names = recipe.colearn.modalities
+        return make_index(places.cube, split_path(places.out), index_path(places.out), names, section)
+
+
+@contextmanager
+def _crew(recipe: Recipe) -> Iterator[None]:
+    """Dask work in this block runs on the recipe's cluster, or in threads where it names none."""
+    if recipe.cluster.settled in ("loop", "threads"):
+        yield
+    else:
+        with dask_client(recipe.cluster) as client, client.as_current():
+            yield
 
 
 def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list[Path]:
@@ -459,6 +489,7 @@ __all__ = [
     "Places",
     "build",
     "evaluate",
+    "index_samples",
     "pipeline_folder",
     "plan",
     "predict",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from mdico_cube.patches.divide import make_split
 from mdico_cube.patches.index import SampleIndex
 from mdico_cube.patches.leaks import check_windows, touching
 from mdico_cube.patches.scan import make_index
-from mdico_cube.patches.splits import FOLDS, TRAIN, Ints, Split
+from mdico_cube.patches.splits import FOLDS, TRAIN, UNUSED, Ints, Split
 from mdico_cube.patches.windows import Keys, Windows, draw_keys
 from mdico_cube.recipe import SampleSection
 from mdico_cube.spec import Bools, LabelClass
@@ -202,6 +203,24 @@ def _candidates(index: SampleIndex, fold: int, section: SampleSection) -> Iterat
                 table[name].to_numpy()[here].astype(np.int64) for name in ("y", "x", "label", "group")
             )
             yield _Pool(y, x, label, group, draw_keys(section.seed, 2, y, x))
+
+
+def index_summary(index: SampleIndex) -> dict[str, Any]:
+    """How many windows stand in an index, by class and fold, and what share of them each sensor saw."""
+    names = {number: name for name, number in {"unused": UNUSED, **FOLDS}.items()}
+    legend, modalities = index.facts.legend, tuple(index.facts.modalities)
+    counts, seen = np.zeros((len(legend), len(names)), np.int64), np.zeros(len(modalities))
+    for table in index.parts(["label", "fold", *(f"valid_{name}" for name in modalities)]):
+        np.add.at(counts, (table["label"].to_numpy(), table["fold"].to_numpy()), 1)
+        seen += [table[f"valid_{name}"].to_numpy().sum(dtype=float) for name in modalities]
+    return {
+        "windows": len(index),
+        "classes": {
+            entry.name: {names[fold]: int(count) for fold, count in enumerate(row)}
+            for entry, row in zip(legend, counts, strict=True)
+        },
+        "observed": dict(zip(modalities, (seen / max(1, len(index))).tolist(), strict=True)),
+    }
 
 
 def passes(table: pa.Table, index: SampleIndex, section: SampleSection) -> Bools:

@@ -156,7 +156,7 @@ def test_neither_chunks_nor_workers_change_the_draw(tmp_path: Path) -> None:
         folder.mkdir()
         cube = small_cube(folder / "cube.zarr", patchwork(SHAPE), None, chunk, shard)
         section = SampleSection(patch=3, block=12, guard=1, per_class=20, stride=2)
-        with two_processes() if scheduler == "cluster" else dask.config.set(scheduler=scheduler):
+        with two_workers() if scheduler == "cluster" else dask.config.set(scheduler=scheduler):
             drawn.append(choose_windows(cube, folder, NAMES, section).windows)
     assert len(drawn[0]) > 30
     for other in drawn[1:]:
@@ -165,8 +165,9 @@ def test_neither_chunks_nor_workers_change_the_draw(tmp_path: Path) -> None:
 
 
 @contextmanager
-def two_processes() -> Iterator[None]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+def two_workers() -> Iterator[None]:
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster):
         yield
 
 
