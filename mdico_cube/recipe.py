@@ -297,6 +297,15 @@ class ReadSection(Section):
     --resume; gap = it is composed of the other scenes, and the ledger lists every read that failed."""
 
 
+class FallbackSection(Section):
+    """Another catalog, for acquisitions whose files the first one cannot give."""
+
+    catalog: str
+    """Name of a file in catalogs/, or a path to one."""
+    href: str | None = None
+    """Where it is: a path relative to the recipe, or a URL; null takes the catalog file's own."""
+
+
 class StoreSection(Section):
     """Where the cube lies, and how."""
 
@@ -714,6 +723,8 @@ class Recipe(Section):
     """Name of a file in catalogs/ ("local"), or a path to one."""
     href: str | None = None
     """Where the catalog is: a path relative to the recipe, or a URL; null takes the catalog file's own."""
+    fallback: tuple[FallbackSection, ...] = ()
+    """Other catalogs to look in, in this order, for the same acquisition when a scene's files cannot be read."""
     modalities: Annotated[dict[str, ModalitySection], Field(min_length=1)]
     """Sensor -> options. An empty section takes every default."""
     labels: LabelSection
@@ -869,20 +880,30 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     def under(path: Path) -> Path:
         return path if path.is_absolute() else (base / path).resolve()
 
-    href = recipe.href
-    if href is not None and "://" not in href:
-        href = str(under(Path(href)))
+    def address(href: str | None) -> str | None:
+        return href if href is None or "://" in href else str(under(Path(href)))
+
+    def catalog_at(name: str) -> str:
+        return str(under(Path(name))) if name.endswith((".yml", ".yaml")) else name
+
     area = recipe.area
     if area.geojson is not None:
         area = area.model_copy(update={"geojson": under(area.geojson)})
     labels = recipe.labels.model_copy(update={"path": under(recipe.labels.path)})
-    update: dict[str, Any] = {"output": under(recipe.output), "href": href, "area": area, "labels": labels}
+    update: dict[str, Any] = {
+        "output": under(recipe.output),
+        "href": address(recipe.href),
+        "area": area,
+        "labels": labels,
+    }
     if recipe.samples.places is not None:
         places = recipe.samples.places.model_copy(update={"path": under(recipe.samples.places.path)})
         update["samples"] = recipe.samples.model_copy(update={"places": places})
     if recipe.store.target is not None and "://" not in recipe.store.target:
         update["store"] = recipe.store.model_copy(update={"target": str(under(Path(recipe.store.target)))})
-    if recipe.catalog.endswith((".yml", ".yaml")):
-        update["catalog"] = str(under(Path(recipe.catalog)))
+    update["catalog"] = catalog_at(recipe.catalog)
+    update["fallback"] = tuple(
+        FallbackSection(catalog=catalog_at(one.catalog), href=address(one.href)) for one in recipe.fallback
+    )
     update["modalities"] = {name: _section_rebased(section, under) for name, section in recipe.modalities.items()}
     return recipe.model_copy(update=update)

@@ -52,6 +52,8 @@ def inspect(
             out.print(f"{status.modality}: {count} items left out: {reason}", soft_wrap=True)
         for shard, error in status.errors.items():
             out.print(f"{status.modality}: shard {shard} failed: {error}", soft_wrap=True, markup=False)
+        for item, other in status.stand_ins.items():
+            out.print(f"{status.modality}: item {item} was read as {other}", soft_wrap=True, markup=False)
         for line in status.unread():
             out.print(f"{status.modality}: {line}", soft_wrap=True, markup=False)
 

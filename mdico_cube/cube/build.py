@@ -15,6 +15,7 @@ import zarr
 from odc.geo.geobox import GeoBox
 
 from mdico_cube import __version__
+from mdico_cube.cube.address import shown
 from mdico_cube.cube.change import writing
 from mdico_cube.cube.composite import mosaic, reduce_step
 from mdico_cube.cube.execute import crew_for, execute, threads_each
@@ -71,6 +72,8 @@ class Built:
     bytes_written: int = 0
     failed_reads: int = 0
     """Files that could not be read for good; the shard was composed of the others."""
+    stand_ins: tuple[str, ...] = ()
+    """Items in whose place the same acquisition of another catalog was read."""
     notes: tuple[str, ...] = ()
     """What the person watching should know."""
 
@@ -136,7 +139,9 @@ def build_cube(
 
 def _recipe_text(recipe: Recipe) -> str:
     """The recipe as JSON for the cube: without places and without what a cluster was given, which may be secret."""
-    return recipe.model_dump_json(exclude={"output", "cluster"})
+    bare = {"href": recipe.href and shown(recipe.href)}
+    others = tuple(one.model_copy(update={"href": one.href and shown(one.href)}) for one in recipe.fallback)
+    return recipe.model_copy(update={**bare, "fallback": others}).model_dump_json(exclude={"output", "cluster"})
 
 
 def _run(path: Path, plan: BuildPlan, keys: list[Key], cluster: ClusterSection) -> None:
@@ -146,6 +151,7 @@ def _run(path: Path, plan: BuildPlan, keys: list[Key], cluster: ClusterSection) 
     work, name = WorkFolder(path), uuid4().hex
     failed: list[str] = []
     gaps: list[int] = []
+    elsewhere: set[str] = set()
     with ExitStack() as stack:
         crew = stack.enter_context(crew_for(cluster))
         if crew.here:
@@ -160,8 +166,11 @@ def _run(path: Path, plan: BuildPlan, keys: list[Key], cluster: ClusterSection) 
             gauge.add(built.bytes_written, bool(built.error))
             failed += [built.error] if built.error else []
             gaps += [built.failed_reads] if built.failed_reads else []
+            elsewhere.update(built.stand_ins)
             for note in built.notes:
                 say(note)
+    if elsewhere:
+        say(f"{len(elsewhere)} scenes were read from another catalog: `mdico inspect` lists them.")
     if gaps:
         say(
             f"{len(gaps)} of {len(keys)} shards have gaps: {sum(gaps)} reads failed for good. `mdico inspect` lists "
@@ -285,6 +294,7 @@ def run_job(path: Path, job: Job, threads: int) -> Built:
             offsets=offsets,
             floors={item: round(floor, 4) for item, floor in notes.floors.items() if np.isfinite(floor)},
             failed_reads=tuple(notes.failed),
+            stand_ins=notes.stand_ins,
             valid_fraction=float(observed.all(axis=1).mean()),
             seconds=round(time.monotonic() - start, 3),
             bytes_written=stored.nbytes,
@@ -294,7 +304,9 @@ def run_job(path: Path, job: Job, threads: int) -> Built:
             steps=job.origin.steps,
         )
         ledger.record(job.shard.row, job.shard.column, entry)
-    return Built(bytes_written=stored.nbytes, failed_reads=len(notes.failed), notes=doubts)
+    return Built(
+        bytes_written=stored.nbytes, failed_reads=len(notes.failed), stand_ins=tuple(notes.stand_ins), notes=doubts
+    )
 
 
 def _offsets(layer: LayerPlan, scenes: Sequence[Scene], notes: Notes) -> tuple[dict[str, str], tuple[str, ...]]:

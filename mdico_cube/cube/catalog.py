@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,17 @@ class CatalogFile(Section):
     def access(self) -> Access:
         """How this catalog's files are reached."""
         return Access(self.signing, self.token, self.s3)
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Another catalog that may hold the same acquisitions of one modality."""
+
+    catalog: CatalogFile
+    href: str
+    """Where it is."""
+    source: Source
+    """Where the modality stands in it."""
 
 
 def catalog_folder() -> Path:

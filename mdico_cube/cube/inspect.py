@@ -68,6 +68,8 @@ class LayerStatus:
     """Time step -> mean share of pixels observed, over the shards that stand."""
     shards: tuple[ShardStatus, ...]
     """Every shard, row by row."""
+    stand_ins: dict[str, str]
+    """Item -> "catalog/collection/id" of the same acquisition that was read in its place, in some shard at least."""
 
     def unread(self) -> list[str]:
         """A sentence per file that could not be read, with the shards that lack it."""
@@ -118,6 +120,7 @@ def _status(path: Location, modality: str, left_out: dict[str, str]) -> LayerSta
         failed_reads={f"{row},{column}": e.failed_reads for (row, column), e in entries.items() if e.failed_reads},
         step_fractions=_per_step(open_reader(path).steps(modality), standing),
         shards=tuple(_shard(row, column, entry) for (row, column), entry in entries.items()),
+        stand_ins={item: other for entry in standing for item, other in sorted(entry.stand_ins.items())},
     )
 
 

@@ -19,7 +19,7 @@ from odc.geo.geom import Geometry
 from shapely import STRtree
 
 from mdico_cube.cube.access import Access
-from mdico_cube.cube.catalog import CatalogFile, load_catalog, source_for
+from mdico_cube.cube.catalog import CatalogFile, Fallback, load_catalog, source_for
 from mdico_cube.cube.duplicates import item_time, newest
 from mdico_cube.cube.grid import Shard, grid_for, shards
 from mdico_cube.cube.items import Answer, pack_items
@@ -77,6 +77,8 @@ class LayerPlan:
     scenes: tuple[Scene, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Id of an item that was found and is not read -> why."""
+    fallbacks: tuple[Fallback, ...] = ()
+    """Where a scene that cannot be read is looked for, in this order."""
 
     @property
     def layer(self) -> Layer:
@@ -340,7 +342,8 @@ def _plan_layer(
         raise MdicoError(
             f"{modality.name}: none of the saved items is of the area and the query. Search again without --items."
         )
-    items, left_out = _usable([i for i in answer.items if i.id not in strange], source, sensor, modality)
+    bands = sensor.reads or modality.band_names
+    items, left_out = usable([i for i in answer.items if i.id not in strange], source, sensor, bands)
     left_out |= strange
     scenes = _assign(items, geobox, None if period is None else period.intervals())
     if not scenes:
@@ -351,19 +354,42 @@ def _plan_layer(
     inside = {scene.item.id for scene in scenes}
     left_out |= {item.id: "outside the period in local solar time" for item in items if item.id not in inside}
     steps, stops = (("",), ()) if period is None else (period.steps(), period.stops())
-    bands = sensor.reads or modality.band_names
     reducer = recipe.modalities[modality.name].reducer or sensor.reducer
     if reducer == "count":
         modality = counted(modality)
     layer = LayerPlan(
-        sensor, modality, bands, steps, stops, source, catalog.access, recipe.read, reducer, scenes, left_out
+        sensor,
+        modality,
+        bands,
+        steps,
+        stops,
+        source,
+        catalog.access,
+        recipe.read,
+        reducer,
+        scenes,
+        left_out,
+        _fallbacks(recipe, modality.name, sensor, source),
     )
     check_assets([scene.item for scene in scenes], (*layer.assets, *layer.quality_assets))
     return layer, answer
 
 
-def _usable(
-    found: Sequence[pystac.Item], source: Source, sensor: Sensor, modality: Modality
+def _fallbacks(recipe: Recipe, modality: str, sensor: Sensor, source: Source) -> tuple[Fallback, ...]:
+    """The recipe's other catalogs, as far as they have the modality; what hides the ground stays as it is."""
+    found = []
+    for section in recipe.fallback:
+        catalog = load_catalog(section.catalog)
+        entry = catalog.modalities.get(sensor.entry or modality)
+        if entry is not None:
+            changes = {"hide": source.hide, "dilate": source.dilate, "query": {**entry.query, **sensor.query}}
+            href = catalog_href(catalog, section.href)
+            found.append(Fallback(catalog, href, entry.model_copy(update=changes)))
+    return tuple(found)
+
+
+def usable(
+    found: Sequence[pystac.Item], source: Source, sensor: Sensor, bands: Sequence[str]
 ) -> tuple[list[pystac.Item], dict[str, str]]:
     """Items to read, mended copies of those found, and item id -> why it is left out, for the others.
 
@@ -374,7 +400,6 @@ def _usable(
         for item in found:
             sensor.refuse(source.collection, item.properties)
     kept, left_out = newest(found)
-    bands = sensor.reads or modality.band_names
     items = [adopt_keys(item, source, bands) for item in kept]
     if sensor.scarce:
         first = source.keys(bands[0])
@@ -384,7 +409,7 @@ def _usable(
             items = [item for item in items if item.id not in left_out]
     mended = {item.id for item in items if _settle(item, source.keys(bands[0])[0])}
     if mended:
-        say(f"{modality.name}: {len(mended)} items with a CRS that lost its zone's zero, mended: {min(mended)} ...")
+        say(f"{source.collection}: {len(mended)} items with a CRS that lost its zone's zero, mended: {min(mended)} ...")
     return items, left_out
 
 

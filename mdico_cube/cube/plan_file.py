@@ -18,6 +18,7 @@ from rasterio.transform import Affine
 from shapely import from_wkb
 
 from mdico_cube.cube.access import Access, S3Section, TokenSection
+from mdico_cube.cube.catalog import CatalogFile, Fallback
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene
 from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.recipe import ReadSection, Source
@@ -27,10 +28,10 @@ from mdico_cube.sensors.weather import Weather
 from mdico_cube.spec import Band, Modality, Storage
 
 _RECORDS: tuple[type[Any], ...] = (
-    *(BuildPlan, LayerPlan, WeatherPlan, Scene, Modality, Band, Storage, Radiometry, Access),
+    *(BuildPlan, LayerPlan, WeatherPlan, Scene, Modality, Band, Storage, Radiometry, Access, Fallback),
 )
 """Dataclasses that may stand in a plan. One that is missing here is refused when a plan is written."""
-_SECTIONS: tuple[type[BaseModel], ...] = (Source, ReadSection, TokenSection, S3Section)
+_SECTIONS: tuple[type[BaseModel], ...] = (Source, ReadSection, TokenSection, S3Section, CatalogFile)
 _KIND, _VALUE = "@", "="
 
 

@@ -39,6 +39,7 @@ def open_scenes(
     access: Access | None = None,
     reading: ReadSection | None = None,
     failed: list[FailedRead] | None = None,
+    hopeless: bool = False,
     chunks: dict[str, int | Literal["auto"]] | None = None,
     threads: int = 1,
     overviews: bool = False,
@@ -58,6 +59,7 @@ def open_scenes(
         access: how the catalog's files are reached; None = as they are.
         reading: how long to go on after faults; None takes the defaults.
         failed: filled with the reads that failed for good, whose pixels then mean nothing; None raises instead.
+        hopeless: one failed read makes all of them useless: what comes after it is tried once only.
         chunks: lazy Dask chunks; None reads now.
         threads: files read at once when reading now.
         overviews: True reads from a file's own overviews where the grid is at least twice as coarse as it.
@@ -69,7 +71,7 @@ def open_scenes(
     check_assets(items, assets)
     lazy = chunks is not None  # a graph is shipped around: what it carries stays small
     names = {_address(item, key): (item.id, key) for item in items for key in assets} if not lazy else {}
-    driver = FileDriver(access or Access(), reading or ReadSection(), names, None if lazy else failed)
+    driver = FileDriver(access or Access(), reading or ReadSection(), names, None if lazy else failed, hopeless)
     return odc.stac.load(
         items,
         bands=list(assets),
@@ -101,6 +103,7 @@ def read_scenes(
     access: Access | None = None,
     reading: ReadSection | None = None,
     failed: list[FailedRead] | None = None,
+    hopeless: bool = False,
     threads: int = 1,
 ) -> Array:
     """Raw values (item, asset, y, x); see `open_scenes`.
@@ -119,6 +122,7 @@ def read_scenes(
         access=access,
         reading=reading,
         failed=wrong,
+        hopeless=hopeless or failed is None,
         threads=threads,
     )
     if failed is None and wrong:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -11,6 +11,7 @@ from odc.geo.geobox import GeoBox
 from mdico_cube.cube.ledger import FailedRead
 from mdico_cube.cube.plan import LayerPlan, Scene
 from mdico_cube.cube.read import read_scenes, unreadable
+from mdico_cube.cube.standin import stand_in
 from mdico_cube.errors import MdicoError
 from mdico_cube.sensors.offsets import dark_floor
 from mdico_cube.sensors.quality import seen
@@ -28,6 +29,8 @@ class Notes:
     """Item id -> how its counts were calibrated."""
     failed: list[FailedRead] = field(default_factory=list)
     """Files that could not be read for good."""
+    stand_ins: dict[str, str] = field(default_factory=dict)
+    """Item id -> "catalog/collection/id" of what was read in its place."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,58 @@ def read_calibrated(
     Raises:
         MdicoError: a file cannot be read and the recipe does not allow gaps.
     """
+    found, failed = _read_all(layer, scenes, geobox, threads, notes)
+    for i, scene in enumerate(scenes):
+        if found[i] is None and layer.fallbacks:
+            found[i] = _elsewhere(layer, scene, geobox, threads, notes, failed)
+    notes.failed += failed
+    if failed and layer.reading.failed == "stop":
+        raise MdicoError(unreadable([scene.item for scene in scenes], failed))
+    return [one for one in found if one is not None]
+
+
+def _elsewhere(
+    layer: LayerPlan, scene: Scene, geobox: GeoBox, threads: int, notes: Notes, failed: list[FailedRead]
+) -> Calibrated | None:
+    """The same acquisition from another catalog; where that works, its own failed reads are taken off the list."""
+    whys = []
+    for fallback in layer.fallbacks:
+        name = fallback.catalog.name
+        try:
+            other = stand_in(layer, fallback, scene)
+        except MdicoError as error:
+            whys.append(f"{name}: {error}")
+            continue
+        if other is None:
+            whys.append(f"{name} does not have it")
+            continue
+        ((one,), wrong) = _read_all(other, other.scenes, geobox, threads, notes)
+        if one is not None:
+            item = one.scene.item
+            notes.stand_ins[scene.item.id] = f"{name}/{item.collection_id}/{item.id}"
+            failed[:] = [read for read in failed if read.item != scene.item.id]
+            return replace(one, scene=scene)
+        whys.append(f"{name}: {wrong[0].error}")
+    failed[:] = [
+        replace(read, error=f"{read.error}; {'; '.join(whys)}") if read.item == scene.item.id else read
+        for read in failed
+    ]
+    return None
+
+
+def _read_all(
+    layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: int, notes: Notes
+) -> tuple[list[Calibrated | None], list[FailedRead]]:
+    """Scenes in the order given, None for those that cannot be read, and the reads that failed for good."""
     failed: list[FailedRead] = []
     raw = _read(layer, scenes, geobox, threads, failed)
     clear = _read_seen(layer, scenes, geobox, threads, failed)
     broken = {read.item for read in failed}
     nodata = _nodata(layer, scenes)
-    whole = []
+    found: list[Calibrated | None] = []
     for i, scene in enumerate(scenes):
         if scene.item.id in broken:
+            found.append(None)
             continue
         rule = notes.rules[scene.item.id] = layer.radiometry(scene)
         work, observed = layer.sensor.calibrate(raw[i], nodata, rule)
@@ -71,11 +118,8 @@ def read_calibrated(
             observed = observed & clear[i]
         if layer.sensor.sentinel is not None:
             notes.floors[scene.item.id] = dark_floor(raw[i], observed, layer.sensor.sentinel.scale, rule.offset)
-        whole.append(Calibrated(scene, work, observed))
-    notes.failed += failed
-    if failed and layer.reading.failed == "stop":
-        raise MdicoError(unreadable([scene.item for scene in scenes], failed))
-    return whole
+        found.append(Calibrated(scene, work, observed))
+    return found, failed
 
 
 def _read(layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: int, failed: list[FailedRead]) -> Array:
@@ -96,6 +140,7 @@ def _read(layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: in
         access=layer.access,
         reading=layer.reading,
         failed=failed,
+        hopeless=layer.reading.failed == "stop" and not layer.fallbacks,
         threads=threads,
     )
 
@@ -120,6 +165,7 @@ def _read_seen(
         access=layer.access,
         reading=layer.reading,
         failed=failed,
+        hopeless=layer.reading.failed == "stop" and not layer.fallbacks,
         threads=threads,
     )
     return np.stack([seen(plane[0], rule, layer.hides, dilate) for plane in values])

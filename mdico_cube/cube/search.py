@@ -54,19 +54,36 @@ def search_items(
     asked = question(href, source.collection, source.query, area.json, spans)
     if saved is not None and saved.search == asked:
         return saved
-    is_api = _is_api(catalog, href)
-    found = _search_api(href, source, area, spans) if is_api else _search_static(href, source, area, spans)
-    items = list({item.id: item for item in found if matches(item, source.query)}.values())
+    items = find_items(catalog, href, source, area, spans)
     if not items:
         when = f" between {spans[0][0].date()} and {spans[-1][1].date()}" if spans else ""
         raise MdicoError(
             f"{source.collection}: no item in {shown(href)} touches the area {_rounded(area)}{when}. "
-            f"{_hint(href, is_api, source)}"
+            f"{_hint(href, _is_api(catalog, href), source)}"
         )
+    return Answer(shown(href), asked, tuple(items))
+
+
+def find_items(
+    catalog: CatalogFile,
+    href: str,
+    source: Source,
+    area: Geometry,
+    spans: list[tuple[datetime, datetime]] | None,
+) -> list[pystac.Item]:
+    """Items of one collection in an area (degrees) and spans of UTC time, each once; by time and id, perhaps none.
+
+    Raises:
+        MdicoError: the catalog cannot be reached or is no STAC, it lacks the collection, or an asset's address is of a
+            kind that is never read.
+    """
+    is_api = _is_api(catalog, href)
+    found = _search_api(href, source, area, spans) if is_api else _search_static(href, source, area, spans)
+    items = list({item.id: item for item in found if matches(item, source.query)}.values())
     for item in items:
         item.make_asset_hrefs_absolute()
         check_hrefs(item, href)
-    return Answer(shown(href), asked, tuple(sorted(items, key=lambda item: (item_time(item), item.id))))
+    return sorted(items, key=lambda item: (item_time(item), item.id))
 
 
 def recall(
