@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -864,16 +864,6 @@ def _keys_at(location: tuple[int | str, ...]) -> list[str]:
     return list(node.get("properties", {}))
 
 
-def _section_rebased(section: ModalitySection, under: Callable[[Path], Path]) -> ModalitySection:
-    """A modality's section with the place of its own catalog made absolute."""
-    update = {}
-    if section.catalog is not None and section.catalog.endswith((".yml", ".yaml")):
-        update["catalog"] = str(under(Path(section.catalog)))
-    if section.href is not None and "://" not in section.href:
-        update["href"] = str(under(Path(section.href)))
-    return section.model_copy(update=update)
-
-
 def _rebased(recipe: Recipe, base: Path) -> Recipe:
     """The recipe with every relative path made absolute."""
 
@@ -905,5 +895,10 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     update["fallback"] = tuple(
         FallbackSection(catalog=catalog_at(one.catalog), href=address(one.href)) for one in recipe.fallback
     )
-    update["modalities"] = {name: _section_rebased(section, under) for name, section in recipe.modalities.items()}
+    update["modalities"] = {
+        name: section.model_copy(
+            update={"catalog": section.catalog and catalog_at(section.catalog), "href": address(section.href)}
+        )
+        for name, section in recipe.modalities.items()
+    }
     return recipe.model_copy(update=update)

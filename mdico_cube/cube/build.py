@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -15,12 +16,11 @@ import zarr
 from odc.geo.geobox import GeoBox
 
 from mdico_cube import __version__
-from mdico_cube.cube.address import shown
 from mdico_cube.cube.change import writing
 from mdico_cube.cube.composite import mosaic, reduce_step
 from mdico_cube.cube.execute import crew_for, execute, threads_each
 from mdico_cube.cube.grid import Shard
-from mdico_cube.cube.items import save_items
+from mdico_cube.cube.items import save_items, without_queries
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, DOUBT, FAILED, GAPS, Entry, Ledger, Origin
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
@@ -138,10 +138,8 @@ def build_cube(
 
 
 def _recipe_text(recipe: Recipe) -> str:
-    """The recipe as JSON for the cube: without places and without what a cluster was given, which may be secret."""
-    bare = {"href": recipe.href and shown(recipe.href)}
-    others = tuple(one.model_copy(update={"href": one.href and shown(one.href)}) for one in recipe.fallback)
-    return recipe.model_copy(update={**bare, "fallback": others}).model_dump_json(exclude={"output", "cluster"})
+    """The recipe as JSON for the cube, without its place and without what may be secret: queries, a cluster's options."""
+    return json.dumps(without_queries(recipe.model_dump(mode="json", exclude={"output", "cluster"})))
 
 
 def _run(path: Path, plan: BuildPlan, keys: list[Key], cluster: ClusterSection) -> None:

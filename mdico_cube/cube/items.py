@@ -66,17 +66,18 @@ def _plain(value: Any) -> str:
 
 def plain_item(item: pystac.Item) -> dict[str, Any]:
     """An item as JSON data without links and without the query of any address, where signatures live."""
-    facts: dict[str, Any] = _without_queries(item.to_dict(include_self_link=False, transform_hrefs=False))
+    facts: dict[str, Any] = without_queries(item.to_dict(include_self_link=False, transform_hrefs=False))
     return {**facts, "links": []}
 
 
-def _without_queries(value: Any) -> Any:
+def without_queries(value: Any) -> Any:
+    """JSON data whose addresses (`href`) have no query, where signatures live."""
     if isinstance(value, dict):
         return {
-            key: one.split("?")[0] if key == "href" and isinstance(one, str) else _without_queries(one)
+            key: one.split("?")[0] if key == "href" and isinstance(one, str) else without_queries(one)
             for key, one in value.items()
         }
-    return [_without_queries(one) for one in value] if isinstance(value, list) else value
+    return [without_queries(one) for one in value] if isinstance(value, list) else value
 
 
 def pack_items(answers: Mapping[str, Answer], left_out: Mapping[str, Mapping[str, str]]) -> bytes:

@@ -244,6 +244,7 @@ def test_no_secret_is_left_anywhere(
     monkeypatch.setenv("TOY_TOKEN", SECRET)
     web.faults = Faults(0.2, (*PASSING, "404", "403"), 5)
     facts = with_token(env="TOY_TOKEN", **send)
+    facts["href"] += f"?key={SECRET}"
     facts["read"] |= {"failed": "gap", "retries": 1}
     build_cube(parse_recipe(facts))
     facts["read"]["failed"] = "stop"
