@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -63,3 +64,17 @@ def shown(address: str) -> str:
 def plain(error: object) -> str:
     """A text without the queries of the addresses in it."""
     return re.sub(r"://[^/@\s]*@", "://", _QUERY.sub("", str(error)))
+
+
+def hush(*packages: str) -> None:
+    """Take the queries out of what the loggers of imported packages say, at any level."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.split(".")[0] in packages and isinstance(logger, logging.Logger):
+            logger.addFilter(_without_queries)
+
+
+def _without_queries(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    if "?" in text:
+        record.msg, record.args = plain(text), ()
+    return True

@@ -138,7 +138,7 @@ def build_cube(
 
 
 def _recipe_text(recipe: Recipe) -> str:
-    """The recipe as JSON for the cube, without its place and without what may be secret: queries, a cluster's options."""
+    """The recipe as JSON for the cube: without places, and without queries and cluster options, which may be secret."""
     return json.dumps(without_queries(recipe.model_dump(mode="json", exclude={"output", "cluster"})))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
 from mdico_cube.cube.access import WEB_OPTIONS, Access, Reach
-from mdico_cube.cube.address import is_remote, plain
+from mdico_cube.cube.address import hush, is_remote
 from mdico_cube.cube.ledger import FailedRead
 from mdico_cube.cube.patience import ReadError, persist
 from mdico_cube.cube.pixels import read_pixels, shrink
@@ -35,18 +34,7 @@ RASTERS = ["GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID"]
 Placed = tuple[tuple[slice, slice], Array]
 """Where on the grid, and the pixels there."""
 _NOTHING = (slice(0, 0), slice(0, 0))
-
-
-def _hush(record: logging.LogRecord) -> bool:
-    """Take the queries out of what rasterio logs: signatures live there."""
-    text = record.getMessage()
-    if "?" in text:
-        record.msg, record.args = plain(text), ()
-    return True
-
-
-for _name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "rasterio"]:
-    logging.getLogger(_name).addFilter(_hush)
+hush("rasterio")
 
 
 @dataclass

@@ -17,7 +17,7 @@ from pystac.stac_io import DefaultStacIO
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 
-from mdico_cube.cube.address import is_plain, is_remote, plain, shown
+from mdico_cube.cube.address import hush, is_plain, is_remote, plain, shown
 from mdico_cube.cube.catalog import CatalogFile
 from mdico_cube.cube.duplicates import item_time
 from mdico_cube.cube.items import Answer, question
@@ -28,6 +28,7 @@ from mdico_cube.spec import Period
 
 # pystac tells of every old field it could not bring up to date; none of them is read here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pystac\..*")
+hush("pystac_client", "urllib3")
 
 
 class NoCollectionError(MdicoError):
