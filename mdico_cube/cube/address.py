@@ -66,10 +66,12 @@ def plain(error: object) -> str:
     return re.sub(r"://[^/@\s]*@", "://", _QUERY.sub("", str(error)))
 
 
-def hush(*packages: str) -> None:
-    """Take the queries out of what the loggers of imported packages say, at any level."""
+def hush(*loggers: str) -> None:
+    """Take the queries out of what these loggers, and those below them that exist, say at any level."""
+    for name in loggers:
+        logging.getLogger(name)
     for name, logger in logging.root.manager.loggerDict.items():
-        if name.split(".")[0] in packages and isinstance(logger, logging.Logger):
+        if isinstance(logger, logging.Logger) and f"{name}.".startswith(tuple(f"{one}." for one in loggers)):
             logger.addFilter(_without_queries)
 
 

@@ -28,7 +28,7 @@ from mdico_cube.spec import Period
 
 # pystac tells of every old field it could not bring up to date; none of them is read here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pystac\..*")
-hush("pystac_client", "urllib3")
+hush("pystac.stac_io", "pystac_client", "urllib3")
 
 
 class NoCollectionError(MdicoError):

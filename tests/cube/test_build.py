@@ -282,7 +282,7 @@ def test_a_missing_asset_is_named_before_anything_is_written(breakable: tuple[Pa
 def test_an_unwritable_folder_is_one_sentence(recipe: Recipe, tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
-    with pytest.raises(MdicoError, match=r"cannot be written .*choose another output folder"):
+    with pytest.raises(MdicoError, match=r"cannot be written .*choose another place"):
         build_cube(recipe.model_copy(update={"output": blocker / "out"}))
 
 
