@@ -36,6 +36,23 @@ class Batch:
         """Windows start to stop of this batch, without copying."""
         return self._each(lambda tensor: tensor[start:stop])
 
+    def joined(self, other: Batch) -> Batch:
+        """These windows and another batch's of the same modalities, which must both have targets or neither.
+
+        Raises:
+            MdicoError: one has targets or dates of its own that the other lacks.
+        """
+        if (self.target is None) != (other.target is None) or (self.dates is None) != (other.dates is None):
+            raise MdicoError("batches with and without target or dates cannot be joined: give both the same parts.")
+        return Batch(
+            {name: torch.cat([image, other.images[name]]) for name, image in self.images.items()},
+            {name: torch.cat([mask, other.valid[name]]) for name, mask in self.valid.items()},
+            None if self.target is None or other.target is None else torch.cat([self.target, other.target]),
+            None
+            if self.dates is None or other.dates is None
+            else {name: torch.cat([days, other.dates[name]]) for name, days in self.dates.items()},
+        )
+
     def pin_memory(self) -> Batch:
         """The same batch where a GPU fetches it fastest; torch calls it."""
         return self._each(lambda tensor: tensor.pin_memory())

@@ -13,6 +13,7 @@ from typing import Any
 
 import xarray as xr
 
+from mdico_cube.batch import Batches
 from mdico_cube.colearn.bundle import CONFIG, add_scores, save_bundle
 from mdico_cube.colearn.bundle_config import read_config
 from mdico_cube.colearn.encoders.registry import get_encoder
@@ -39,7 +40,7 @@ from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores, Scores
 from mdico_cube.maps.write import is_stale, map_path, write_map
 from mdico_cube.patches.augment import Augment, make_augment
-from mdico_cube.patches.dataset import WindowLoader, make_loader
+from mdico_cube.patches.dataset import WindowLoader, WithUnlabelled, make_loader
 from mdico_cube.patches.divide import make_split
 from mdico_cube.patches.draw import index_path, split_path
 from mdico_cube.patches.extract import check_origin, extract_samples
@@ -48,7 +49,7 @@ from mdico_cube.patches.labels import check_labels, label_cube
 from mdico_cube.patches.samples import SampleStore, open_samples
 from mdico_cube.patches.scan import make_index
 from mdico_cube.patches.sources import window_source
-from mdico_cube.patches.splits import TEST, TRAIN, VALIDATION
+from mdico_cube.patches.splits import POOL, TEST, TRAIN, VALIDATION
 from mdico_cube.progress import say
 from mdico_cube.recipe import Recipe, load_recipe
 
@@ -247,12 +248,17 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
     learn, stop = ((TRAIN,), (VALIDATION,)) if honest else ((TRAIN, VALIDATION), (TEST,))
     inputs = {name: store.inputs[name] for name in section.modalities}
     augment = make_augment(section.augment, {name: spec.steps for name, spec in inputs.items()})
+    labelled = _loader(recipe, store, learn, seed, augment)
+    train: Batches = labelled
+    if get_method(method).learns_unlabelled and store.where(POOL).size:
+        size = max(1, round(section.train.batch * section.plus.unlabelled))
+        train = WithUnlabelled(labelled, _loader(recipe, store, (POOL,), seed, augment, size))
     trained = fit(
         method,
         inputs,
         store.legend,
         section,
-        _loader(recipe, store, learn, seed, augment),
+        train,
         _loader(recipe, store, stop),
         store.class_counts(*learn),
         places.model(method, seed),
@@ -264,12 +270,18 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
 
 
 def _loader(
-    recipe: Recipe, store: SampleStore, folds: Sequence[int], seed: int | None = None, augment: Augment | None = None
+    recipe: Recipe,
+    store: SampleStore,
+    folds: Sequence[int],
+    seed: int | None = None,
+    augment: Augment | None = None,
+    batch: int | None = None,
 ) -> WindowLoader:
     section, names = recipe.loader, recipe.colearn.modalities
     cube = Places.of(recipe).cube if section.source == "cube" else None
     source = window_source(store, folds, names, cube, section.backend)
-    return make_loader(source, recipe.colearn.train.batch, seed, section.workers, section.buffer, augment)
+    size = batch or recipe.colearn.train.batch
+    return make_loader(source, size, seed, section.workers, section.buffer, augment)
 
 
 def _bundles(recipe: Recipe, method: str, seed: int) -> list[Path]:

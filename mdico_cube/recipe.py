@@ -487,6 +487,9 @@ class SampleSection(Section):
     observed: tuple[Day, Day] | None = None
     """Every modality with time must have seen the window by the first day's step, and again in the last day's or
     later."""
+    unlabelled: Annotated[int, Field(ge=0)] = 0
+    """Windows drawn without labels, anywhere but in held-out blocks and near them, for methods that learn from them
+    (mdico-plus)."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of split and draw."""
 
@@ -600,6 +603,17 @@ class DisCoMSection(Section):
     """Weight of the overlap between the spaces."""
 
 
+class PlusSection(Section):
+    """Options of MDiCo-plus."""
+
+    distillation: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of what a sensor learns from all of them together; 0 leaves the independent baseline."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """Of the distillation."""
+    unlabelled: Annotated[float, Field(gt=0)] = 3.0
+    """Unlabelled windows for each labelled one in a training batch, where samples.unlabelled gives any."""
+
+
 class TrainSection(Section):
     """The training loop."""
 
@@ -657,6 +671,7 @@ class ColearnSection(Section):
     dsensd: DSensDSection = DSensDSection()
     timmil: TiMMILSection = TiMMILSection()
     discom: DisCoMSection = DisCoMSection()
+    plus: PlusSection = PlusSection()
     train: TrainSection = TrainSection()
     augment: AugmentSection = AugmentSection()
 

@@ -98,9 +98,23 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float, where: Te
     Returns:
         Scalar; 0, with zero gradients, when no pixel counts.
     """
-    goal = F.log_softmax(teacher.detach() / temperature, dim=1)
+    return soft_targets(student, F.softmax(teacher.detach() / temperature, dim=1), temperature, where)
+
+
+def soft_targets(student: Tensor, goal: Tensor, temperature: float, where: Tensor) -> Tensor:
+    """Mean over pixels of T^2 KL( goal || softmax(student / T) ).
+
+    Args:
+        student: (B, K, H, W) logits.
+        goal: (B, K, H, W) probabilities.
+        temperature: T.
+        where: (B, H, W) bool, the pixels that count.
+
+    Returns:
+        Scalar; 0, with zero gradients, when no pixel counts.
+    """
     got = F.log_softmax(student / temperature, dim=1)
-    pixels = (goal.exp() * (goal - got)).sum(dim=1)  # (B, H, W)
+    pixels = (torch.special.xlogy(goal, goal) - goal * got).sum(dim=1)  # (B, H, W)
     return temperature**2 * torch.where(where, pixels, 0.0).sum() / where.sum().clamp(min=1)
 
 

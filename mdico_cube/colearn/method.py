@@ -47,6 +47,8 @@ class CoLearner(nn.Module, ABC):
     """Whether `single(modality)` exists; otherwise the method needs every modality and has no bundles."""
     any_subset: ClassVar[bool] = True
     """Whether `fused` predicts from any non-empty subset of the modalities; otherwise it needs all of them."""
+    learns_unlabelled: ClassVar[bool] = False
+    """Whether pixels without a label teach it anything: only then are the samples' unlabelled windows handed over."""
     class_weights: Tensor | None
     """(K,) weights of the class-balanced cross-entropy, or None for equal weights."""
 

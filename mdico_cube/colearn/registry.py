@@ -13,6 +13,7 @@ from mdico_cube.colearn.fusion import AverageFusion, ConcatFusion, DecisionFusio
 from mdico_cube.colearn.independent import Independent
 from mdico_cube.colearn.mdico import MDiCo
 from mdico_cube.colearn.method import CoLearner
+from mdico_cube.colearn.plus import MDiCoPlus
 from mdico_cube.colearn.timmil import TiMMILLike
 from mdico_cube.errors import MdicoError
 
@@ -31,6 +32,7 @@ METHODS: dict[str, type[CoLearner]] = {
     "mdico": MDiCo,
     "fullco": FullCo,
     "comiss": CoMiss,
+    "mdico-plus": MDiCoPlus,
 }
 
 

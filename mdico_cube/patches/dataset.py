@@ -176,6 +176,35 @@ class WindowLoader:
         )
 
 
+class WithUnlabelled:
+    """Batches of labelled windows, each followed by the next unlabelled ones; an epoch ends with the labelled."""
+
+    def __init__(self, labelled: WindowLoader, unlabelled: WindowLoader) -> None:
+        self.labelled, self.unlabelled = labelled, unlabelled
+
+    @property
+    def dataset(self) -> WindowDataset:
+        """The labelled windows."""
+        return self.labelled.dataset
+
+    def __len__(self) -> int:
+        return len(self.labelled)
+
+    def __iter__(self) -> Iterator[Batch]:
+        more: Iterator[Batch] = iter(())
+        for batch in self.labelled:
+            extra = next(more, None)
+            if extra is None:
+                more = iter(self.unlabelled)
+                extra = next(more)
+            yield batch.joined(extra)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The trainer says which epoch begins."""
+        self.labelled.set_epoch(epoch)
+        self.unlabelled.set_epoch(epoch)
+
+
 class _Told(Dataset["Batch | MdicoError"]):
     """A dataset whose faults cross the border of a process as they are, one sentence each."""
 

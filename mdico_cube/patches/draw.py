@@ -22,6 +22,7 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.patches.divide import make_split
 from mdico_cube.patches.index import SampleIndex
 from mdico_cube.patches.leaks import check_windows, touching
+from mdico_cube.patches.pool import unlabelled_windows
 from mdico_cube.patches.scan import make_index
 from mdico_cube.patches.splits import FOLDS, TRAIN, UNUSED, Ints, Split
 from mdico_cube.patches.windows import Keys, Windows, draw_keys
@@ -61,6 +62,8 @@ def choose_windows(cube: Location, folder: Path, modalities: Sequence[str], sect
     reader = open_reader(cube)
     windows = draw_windows(index, reader.legend, section)
     check_windows(reader, split, windows)
+    if section.unlabelled:
+        windows = windows + unlabelled_windows(reader, split, section.unlabelled, section.patch, section.seed)
     return Sampling(windows, split, index)
 
 

@@ -19,6 +19,8 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import SampleSection, SplitBy
 
 UNUSED, TRAIN, VALIDATION, TEST = 0, 1, 2, 3
+POOL = 4
+"""Windows without labels that may be learned from; not a fold of the split."""
 FOLDS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 STRICTER = {TRAIN: (VALIDATION, TEST), VALIDATION: (TEST,)}
 """Fold -> the folds that it must keep away from."""

@@ -25,7 +25,7 @@ class Windows:
     x: Ints
     """(N,) first column."""
     fold: npt.NDArray[np.uint8]
-    """(N,) 1 train, 2 validation, 3 test."""
+    """(N,) 1 train, 2 validation, 3 test, 4 unlabelled."""
     label: Ints
     """(N,) class index of the window: of its centre pixel (row and column side // 2), or of the place it is for."""
     side: int
@@ -34,6 +34,14 @@ class Windows:
 
     def __len__(self) -> int:
         return self.y.size
+
+    def __add__(self, other: Windows) -> Windows:
+        """These windows, then the others."""
+        names = ("y", "x", "fold", "label")
+        y, x, fold, label = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in names)
+        both = self.group is not None and other.group is not None
+        group = np.concatenate([self.group, other.group]) if both else None
+        return Windows(y, x, fold, label, self.side, group)
 
     def take(self, index: Ints) -> Windows:
         """These windows in this order."""

@@ -236,3 +236,31 @@ def test_training_draws_anew_and_follows_the_seed(name: str) -> None:
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
     assert len(set(draw(1))) > 1
+
+
+@torch.no_grad()
+def test_mdico_plus() -> None:
+    model = make_model("mdico-plus")
+    logits = rows(model)
+    voices = [(z / 2.0).softmax(1) for z in logits.values()]
+    goal = sum(voices[1:], voices[0]) / 3
+    told = [4.0 * (goal * (goal / (z / 2.0).softmax(1)).log()).sum(1).mean() for z in logits.values()]
+    expected = {"main": sum(ce(z) for z in logits.values()) / 3, "distillation": sum(told) / 3}
+    check(model.losses(BATCH), expected)
+    check(make_model("mdico-plus", plus={"distillation": 0.0}).losses(BATCH), {"main": expected["main"]})
+
+
+@torch.no_grad()
+def test_mdico_plus_learns_from_pixels_without_label() -> None:
+    """Only the distillation counts them, and all of them; a sensor that saw nothing there is left out."""
+    model = make_model("mdico-plus")
+    bare = Batch(BATCH.images, BATCH.valid, torch.full_like(Y, -1)[:, None, None])
+    whole, got = model.losses(BATCH), model.losses(bare)
+    assert float(got["main"]) == 0.0
+    torch.testing.assert_close(got["distillation"], whole["distillation"])
+    first = next(iter(INPUTS))
+    unseen = {**BATCH.valid, first: torch.zeros_like(BATCH.valid[first])}
+    blind = model.losses(Batch(BATCH.images, unseen, bare.target))
+    other = model.losses(Batch({**BATCH.images, first: BATCH.images[first] + 100}, unseen, bare.target))
+    torch.testing.assert_close(blind["distillation"], other["distillation"])
+    assert float(blind["distillation"]) != pytest.approx(float(got["distillation"]))
