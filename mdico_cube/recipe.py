@@ -617,19 +617,20 @@ class PlusSection(Section):
 class TrainSection(Section):
     """The training loop."""
 
-    epochs: Annotated[int, Field(ge=1)] = 60
+    epochs: Annotated[int, Field(ge=1)] = 30
     batch: Annotated[int, Field(ge=2)] = 128
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     """Adam's step size; the peak of the one-cycle schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    schedule: Literal["constant", "onecycle"] = "constant"
+    schedule: Literal["constant", "onecycle"] = "onecycle"
+    """One cycle of the step size (Smith and Topin, 2019), or a constant one as in the methods' papers."""
     patience: Annotated[int, Field(ge=1)] = 5
     """Epochs without a better validation loss before training stops."""
     min_delta: Annotated[float, Field(ge=0)] = 0.01
     """What counts as better."""
-    keep: Literal["best", "last"] = "best"
-    """"best" stops early and keeps the epoch with the lowest validation loss; "last" runs every epoch and keeps the
-    last one's weights, as suits the one-cycle schedule."""
+    keep: Literal["best", "last"] = "last"
+    """"last" runs every epoch and keeps the last one's weights, as suits the one-cycle schedule; "best" stops early and
+    keeps the epoch with the lowest validation loss, as in the methods' papers."""
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay per step of an exponential moving average of the weights, such as 0.99; the average is validated, kept and
     exported. 0 = none."""

@@ -86,7 +86,7 @@ def run_benchmark(
 
 def section_for(plan: BenchmarkPlan, modalities: tuple[str, ...]) -> ColearnSection:
     """Training options: "paper" is the published recipe, "honest" one cycle over every training pixel."""
-    published = {"learning_rate": 1e-3, "patience": 5}
+    published = {"learning_rate": 1e-3, "patience": 5, "schedule": "constant", "keep": "best"}
     strong = {"learning_rate": 2e-3, "schedule": "onecycle", "keep": "last"}
     facts = {
         "modalities": modalities,

@@ -8,7 +8,7 @@ from typing import Any
 from mdico_cube.colearn.bundle_config import BundleConfig
 
 _PROTOCOL = {
-    "honest": "early stopping on an inner validation split that is never scored",
+    "honest": "whatever is chosen is chosen on an inner validation split that is never scored",
     "paper": "early stopping on the scored fold itself, only to compare with published figures: scores are optimistic",
 }
 

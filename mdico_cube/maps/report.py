@@ -174,7 +174,7 @@ _SEEN = {
 
 def _protocol(name: str) -> str:
     return {
-        "honest": "honest: early stopping looks at an inner validation split, never at the scored blocks",
+        "honest": "honest: what is chosen is chosen on an inner validation split, never on the scored blocks",
         "paper": "paper: early stopping looks at the scored blocks, so the scores are optimistic",
     }[name]
 

@@ -41,7 +41,10 @@ def make_section(**changes: object) -> ColearnSection:
     settings: dict[str, object] = {
         "modalities": ("radar", "optical"),
         "encoder": {"width": 16, "hidden": 8, "dense": 24, "kernel": 5, "dropout": 0.2},
-        "train": {"epochs": 4, "batch": 16, "accelerator": "cpu", "patience": 10, "loggers": ()},
+        "train": {
+            **{"epochs": 4, "batch": 16, "accelerator": "cpu", "patience": 10, "loggers": ()},
+            **{"schedule": "constant", "keep": "best", "learning_rate": 1e-3},
+        },
     }
     for key, value in changes.items():
         settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value  # type: ignore[dict-item]
