@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import zarr
 
 import mdico_cube as mdico
 
@@ -47,3 +48,36 @@ def test_train_with_both_and_map_with_each(tmp_path: Path) -> None:
     assert len(maps) == 4
     for result in mdico.evaluate(recipe).to_dict()["maps"]:
         assert result["f1_macro"] > 0.8, result
+
+
+def test_weather_of_the_one_cell_that_covers_the_region(tmp_path: Path) -> None:
+    """AgERA5 by months, Zarr v2: the same everywhere, sampled like any other sensor."""
+    rules = {
+        "asset": "zarr",
+        "every": "MS",
+        "variables": {
+            "t2m": {"name": "t2m", "kind": "mean", "unit": "K", "missing": 0},
+            "tp": {"name": "tp", "kind": "sum", "unit": "mm"},
+        },
+    }
+    recipe = real_recipe(tmp_path)
+    facts = recipe.model_dump(mode="json", exclude_unset=True)
+    facts["modalities"]["era5"] = {"source": {"collection": "agera5", "zarr": rules}}
+    facts["modalities"].pop("sentinel2")
+    facts["colearn"]["modalities"] = ["sentinel1", "era5"]
+    recipe = mdico.parse_recipe(facts)
+    reader = mdico.open_reader(mdico.build(recipe))
+    values, observed = reader.read("era5", *WHOLE)
+    store = zarr.open_group(DATA / "agera5" / "agera5.zarr", mode="r")
+    for band, name in enumerate(("t2m", "tp")):
+        want = np.asarray(store[name]).ravel()
+        np.testing.assert_array_equal(values[:, band], np.broadcast_to(want[:, None, None], (12, 100, 100)))
+    assert observed.all()
+    assert reader.rests_on("era5") == ("era5",), "the source does not know its height"
+    mdico.sample(recipe)
+    stats = mdico.open_samples(tmp_path / "samples.zarr").inputs["era5"].stats
+    assert stats.mean[0] == pytest.approx(values[:, 0].mean(), abs=0.01)
+    cube = mdico.open_cube(recipe.output / "cube.zarr")
+    series = cube.mdico.series(float(cube.x[3]), float(cube.y[90]))
+    july = series[(series.modality == "era5") & (series.band == "tp") & (series.time == "2021-07-01")]
+    assert july["value"].item() == pytest.approx(160.72, abs=0.01)
