@@ -39,6 +39,7 @@ def run_weather(path: Location, plan: WeatherPlan, geobox: GeoBox) -> tuple[str,
         with writing(path):
             ledger.record(0, 0, Entry(FAILED, origin.digest, items, error=str(error)))
         return str(error), 0
+    seen = (~np.isnan(layer.values)).all(axis=1).mean(axis=(1, 2))  # (T,)
     with writing(path):
         group = open_group(path, "r+", name)
         ledger.forget(0, 0)
@@ -55,7 +56,8 @@ def run_weather(path: Location, plan: WeatherPlan, geobox: GeoBox) -> tuple[str,
             DONE,
             origin.digest,
             items,
-            valid_fraction=float((~np.isnan(layer.values)).all(axis=1).mean()),
+            valid_fraction=float(seen.mean()),
+            step_fractions={step: float(share) for step, share in zip(plan.steps, seen, strict=True)},
             seconds=round(time.monotonic() - start, 3),
             bytes_written=layer.values.nbytes + layer.heights.nbytes,
             version=__version__,

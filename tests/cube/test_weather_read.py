@@ -184,6 +184,7 @@ def test_a_cube_with_weather(facts: Facts) -> None:
     assert entry.state == DONE
     assert entry.items == ("weather",)
     assert entry.valid_fraction == 1
+    assert entry.step_fractions == dict.fromkeys(("2021-01-01", "2021-02-01", "2021-03-01"), 1)
     assert open_cube(path)["era5/weather"].sizes == {"time": 3, "band": 5, "latitude": 2, "longitude": 2}
 
 
@@ -337,7 +338,7 @@ def test_bad_input_is_named(facts: Facts, name: str) -> None:
 
 
 def test_no_rules_no_weather(facts: Facts) -> None:
-    del facts["modalities"]["era5"]["source"]["zarr"]
+    facts["modalities"]["era5"] |= {"catalog": "usgs-landsatlook", "source": {"collection": "era5"}}
     with pytest.raises(MdicoError, match="nobody says how the Zarr stores of era5 are to be read"):
         plan_build(parse_recipe(facts))
 
