@@ -25,6 +25,7 @@ from mdico_cube.cube.change import writing
 from mdico_cube.cube.clusters import dask_client
 from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.items import ITEMS, Change, compare_items, read_items
+from mdico_cube.cube.jobs import Retry
 from mdico_cube.cube.lazy import lazy_scenes, lazy_weather
 from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.reader import open_reader
@@ -156,7 +157,8 @@ def build(
     scheduler: str | None = None,
     items: Path | str | None = None,
     refresh: bool = False,
-) -> Path:
+    retry: Sequence[Retry] = (),
+) -> Location:
     """Build the cube and put the labels on its grid.
 
     Going on with a cube takes the items that were saved beside it, where the recipe still asks for the same.
@@ -169,16 +171,18 @@ def build(
         scheduler: address of a running Dask scheduler, in place of the recipe's cluster.
         items: build from exactly these saved items (items.parquet, or a cube that keeps them).
         refresh: go on, but search again and say what is new, changed or gone; only what it touches is built.
+        retry: of a cube that stands, build only the shards that "failed", have "gaps" or are "stale".
 
     Raises:
         MdicoError: bad input, an existing cube without overwrite or resume, or shards that could not be read.
     """
     places = Places.of(recipe)
-    resume = resume or refresh
+    resume = resume or refresh or bool(retry)
     check_free(places.cube, overwrite, resume)
     planned = _planned(recipe, resume and not overwrite, items, refresh)
     check_labels(recipe.labels, planned.geobox)
-    path = build_cube(recipe, overwrite, resume, cluster_for(recipe.cluster, workers, scheduler), planned)
+    cluster = cluster_for(recipe.cluster, workers, scheduler)
+    path = build_cube(recipe, overwrite, resume, cluster, planned, retry)
     label_cube(path, recipe.labels)
     return path
 

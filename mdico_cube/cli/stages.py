@@ -9,6 +9,7 @@ import typer
 
 import mdico_cube as mdico
 from mdico_cube.cli.door import Items, Overwrite, RecipeFile, Refresh, Resume, Workers, app, out
+from mdico_cube.cube.jobs import retries
 from mdico_cube.recipe import Recipe, load_recipe
 
 
@@ -60,6 +61,10 @@ def build(
     ] = None,
     items: Items = None,
     refresh: Refresh = False,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option("--retry", metavar="KIND", help="Go on with the failed, gaps or stale shards only; repeatable."),
+    ] = None,
 ) -> None:
     """Catalog to aligned cube: search, read, mask, composite, write; then the labels.
 
@@ -68,7 +73,7 @@ def build(
     Example: `mdico build region.yml --workers 4`, or `--scheduler tcp://10.0.0.1:8786`; the same cube again, without
     the catalog: `mdico build copy.yml --items my-region/items.parquet`
     """
-    path = mdico.build(load_recipe(recipe), overwrite, resume, workers, scheduler, items, refresh)
+    path = mdico.build(load_recipe(recipe), overwrite, resume, workers, scheduler, items, refresh, retries(retry or ()))
     out.print(f"cube: {path}", soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
+from mdico_cube.cube import dask_worker
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ClusterSection
 
@@ -88,6 +89,7 @@ def _started(distributed: Any, kind: str, section: ClusterSection) -> Iterator[A
             "memory_limit": section.memory or "auto",
             "dashboard_address": ":0",
             "env": _ENVIRONMENT,
+            "preload": [dask_worker.__name__],
         }
         found: Any = distributed.LocalCluster
     else:

@@ -28,7 +28,11 @@ class DaskCrew:
         self._threads, self._counted, self._away = 0, -1.0, 0.0
         distributed = import_module("distributed")
         self._killed: type[Exception] = distributed.KilledWorker
-        self._cancelled: type[BaseException] = distributed.CancelledError
+        self._gone: tuple[type[BaseException], ...] = (
+            distributed.CancelledError,
+            import_module("distributed.comm").CommClosedError,
+            distributed.TimeoutError,
+        )
 
     def room(self, flying: int) -> bool:
         """True while the workers that are there now have fewer than two tasks per thread."""
@@ -62,7 +66,7 @@ class DaskCrew:
         job, future = self._futures.pop(key)
         try:
             return job, future.result(timeout=_GRACE)
-        except self._cancelled as error:
+        except self._gone as error:
             raise self._lost() from error
         except self._killed as error:
             raise MdicoError(

@@ -21,6 +21,8 @@ STATE_NAMES = {MISSING: "missing", DONE: "done", FAILED: "failed", GAPS: "gaps"}
 """What a person calls them."""
 DOUBT = " - "
 """Stands between an item's offset and what the offset sentinel has against it."""
+_States = np.ndarray[Any, np.dtype[np.int8]]
+_Digests = np.ndarray[Any, np.dtype[np.uint8]]
 _HEX = 64
 """Characters of a digest."""
 _BATCH = {"codec_pipeline.batch_size": 1000}
@@ -117,28 +119,36 @@ class Ledger:
             group: Any = open_group(cube, mode, f"{LEDGER}/{modality}")
             self._texts = group["entry"]
 
-    def states(self) -> np.ndarray[Any, np.dtype[np.int8]]:
+    def states(self) -> _States:
         """State of every shard, (shards along y, shards along x)."""
-        return self._heads()[0]
+        return self.heads()[0]
 
-    def digests(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def digests(self) -> _Digests:
         """Digest of every shard's inputs, (shards along y, shards along x, 64 characters); zeros where none stands.
 
         A shard with gaps has another one than its inputs', made of them and of what could not be read.
         """
-        states, digests = self._heads()
-        return np.where(np.isin(states, STANDS)[..., None], digests, 0).astype(np.uint8)
+        states, _, identities = self._heads()
+        return np.where(np.isin(states, STANDS)[..., None], identities, 0).astype(np.uint8)
 
-    def _heads(self) -> tuple[np.ndarray[Any, np.dtype[np.int8]], np.ndarray[Any, np.dtype[np.uint8]]]:
+    def heads(self) -> tuple[_States, _Digests]:
+        """State of every shard and digest of its inputs (shards along y, shards along x, 64 characters)."""
+        states, digests, _ = self._heads()
+        return states, digests
+
+    def _heads(self) -> tuple[_States, _Digests, _Digests]:
+        """States, digests of inputs, digests of inputs and gaps."""
         texts = self._texts[:]
         states = np.full(texts.shape, MISSING, dtype=np.int8)
         digests = np.zeros((*texts.shape, _HEX), dtype=np.uint8)
+        identities = digests.copy()
         for place, text in np.ndenumerate(texts):
             if text:
-                state, _, digest = text.partition("\n")[0].partition(" ")
+                state, digest, identity = text.partition("\n")[0].split(" ")
                 states[place] = int(state)
-                digests[place][: len(digest)] = np.frombuffer(digest.encode("ascii"), dtype=np.uint8)
-        return states, digests
+                for cells, name in ((digests, digest), (identities, identity)):
+                    cells[place][: len(name)] = np.frombuffer(name.encode("ascii"), dtype=np.uint8)
+        return states, digests, identities
 
     def entries(self) -> dict[tuple[int, int], Entry]:
         """The entry of every shard by row and column, MISSING ones too, read at once."""
@@ -154,7 +164,7 @@ class Ledger:
 
     def record(self, row: int, column: int, entry: Entry) -> None:
         """Write an entry in one piece."""
-        self._texts[row, column] = f"{entry.state} {_identity(entry)}\n{json.dumps(asdict(entry))}"
+        self._texts[row, column] = f"{entry.state} {entry.digest} {_identity(entry)}\n{json.dumps(asdict(entry))}"
 
 
 def _entry(text: str) -> Entry:

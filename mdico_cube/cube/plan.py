@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -126,6 +126,10 @@ class LayerPlan:
         fields = scene.item.assets[self.assets[0]].extra_fields
         return self.sensor.radiometry(scene.item.id, scene.item.properties, fields, self.source)
 
+    def without(self, kept: Sequence[int]) -> LayerPlan:
+        """The same with no scene in some time steps, so that they are not read."""
+        return replace(self, scenes=tuple(s for s in self.scenes if s.step not in kept)) if kept else self
+
     def check(self) -> None:
         """Raise MdicoError where an item does not carry what its calibration needs: before anything is read."""
         _ = self._scene_digests
@@ -143,6 +147,11 @@ class LayerPlan:
     def offsets(self) -> dict[str, int]:
         """Offset and why -> scenes it is applied to."""
         return dict(Counter(str(self.radiometry(scene)) for scene in self.scenes).most_common())
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what decides the whole modality."""
+        return _sha([self.modality.name, self._settings, self.steps, self._scene_digests])
 
     def digest(self, geobox: GeoBox) -> str:
         """SHA-256 of everything that decides the pixels of a block."""
@@ -194,6 +203,12 @@ class BuildPlan:
     def shards(self) -> Iterator[Shard]:
         """Shards of the grid in row order."""
         yield from shards((self.geobox.shape.y, self.geobox.shape.x), self.shard)
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of everything that decides the cube: two builders with the same one may share the work."""
+        grid = [str(self.geobox.crs), list(self.geobox.affine)[:6], list(self.geobox.shape), self.shard]
+        return _sha([grid, [layer.identity for layer in self.layers]])
 
     def shard_at(self, row: int, column: int) -> Shard:
         """One shard by its place."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,12 @@ from pydantic import BaseModel
 from rasterio.transform import Affine
 from shapely import from_wkb
 
-from mdico_cube.cube.access import Access, S3Section, TokenSection
-from mdico_cube.cube.catalog import CatalogFile, Fallback
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene
-from mdico_cube.cube.weather import WeatherPlan
-from mdico_cube.recipe import ReadSection, Source
 from mdico_cube.sensors.registry import get_sensor
-from mdico_cube.sensors.sensor import Radiometry, Sensor
+from mdico_cube.sensors.sensor import Sensor
 from mdico_cube.sensors.weather import Weather
-from mdico_cube.spec import Band, Modality, Storage
 
-_RECORDS: tuple[type[Any], ...] = (
-    *(BuildPlan, LayerPlan, WeatherPlan, Scene, Modality, Band, Storage, Radiometry, Access, Fallback),
-)
-"""Dataclasses that may stand in a plan. One that is missing here is refused when a plan is written."""
-_SECTIONS: tuple[type[BaseModel], ...] = (Source, ReadSection, TokenSection, S3Section, CatalogFile)
+_PACKAGE = "mdico_cube."
 _KIND, _VALUE = "@", "="
 
 
@@ -52,26 +44,25 @@ def _dump(value: Any) -> Any:
         return value
     if isinstance(value, LayerPlan):
         keep = {*value.assets, *value.quality_assets}
-        scenes = [_tagged("Scene", {**_fields(scene), "item": _item(scene.item, keep)}) for scene in value.scenes]
-        return _tagged("LayerPlan", {**_fields(value, but="scenes"), "scenes": _tagged("tuple", scenes)})
+        scenes = [_tagged(_name(Scene), {**_fields(scene), "item": _item(scene.item, keep)}) for scene in value.scenes]
+        return _tagged(_name(LayerPlan), {**_fields(value, but="scenes"), "scenes": _tagged("tuple", scenes)})
     if isinstance(value, Sensor | Weather):
         return _tagged("Sensor", value.modality.name)
     if isinstance(value, BuildPlan):
-        return _tagged("BuildPlan", _fields(value, but="answers"))
+        return _tagged(_name(BuildPlan), _fields(value, but="answers"))
     for kind, plain in _PLAIN.items():
         if isinstance(value, plain[0]):
             return _tagged(kind, plain[1](value))
-    if isinstance(value, _SECTIONS):
-        return _tagged(type(value).__name__, value.model_dump(mode="json"))
-    if is_dataclass(value) and isinstance(value, _RECORDS):
-        return _tagged(type(value).__name__, _fields(value))
+    if _is_ours(type(value)):
+        facts = value.model_dump(mode="json") if isinstance(value, BaseModel) else _fields(value)
+        return _tagged(_name(type(value)), facts)
     if isinstance(value, tuple):
         return _tagged("tuple", [_dump(one) for one in value])
     if isinstance(value, list):
         return [_dump(one) for one in value]
     if isinstance(value, Mapping):
         return _tagged("dict", [[_dump(key), _dump(one)] for key, one in value.items()])
-    raise TypeError(f"a plan holds a {type(value).__name__}: teach cube/plan_file.py to write it")
+    raise TypeError(f"a plan holds one {type(value).__name__}: teach cube/plan_file.py to write it")
 
 
 def _load(value: Any) -> Any:
@@ -88,11 +79,23 @@ def _load(value: Any) -> Any:
         return {_load(key): _load(one) for key, one in content}
     if kind == "Sensor":
         return get_sensor(content)
-    for section in _SECTIONS:
-        if section.__name__ == kind:
-            return section.model_validate(content)
-    (record,) = [record for record in _RECORDS if record.__name__ == kind]
-    return record(**{name: _load(one) for name, one in content.items()})
+    module, _, name = kind.partition(":")
+    found: Any = getattr(import_module(module), name) if module.startswith(_PACKAGE) else None
+    if not _is_ours(found):
+        raise ValueError(f"a plan file names {kind}, which no plan holds")
+    if issubclass(found, BaseModel):
+        return found.model_validate(content)
+    return found(**{name: _load(one) for name, one in content.items()})
+
+
+def _is_ours(kind: Any) -> bool:
+    """True for the project's own records: dataclasses and sections of recipes and catalog files."""
+    plain = isinstance(kind, type) and (is_dataclass(kind) or issubclass(kind, BaseModel))
+    return plain and kind.__module__.startswith(_PACKAGE)
+
+
+def _name(kind: type[Any]) -> str:
+    return f"{kind.__module__}:{kind.__name__}"
 
 
 def _tagged(kind: str, content: Any) -> dict[str, Any]:

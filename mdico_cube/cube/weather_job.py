@@ -12,7 +12,7 @@ from mdico_cube import __version__
 from mdico_cube.cube.change import writing
 from mdico_cube.cube.ledger import DONE, FAILED, Entry, Ledger
 from mdico_cube.cube.reader import forget_readers
-from mdico_cube.cube.target import Location, open_group
+from mdico_cube.cube.target import Target, open_group
 from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.cube.weather_read import read_weather
 from mdico_cube.errors import MdicoError
@@ -20,7 +20,7 @@ from mdico_cube.schema import LAPSE_RATE, OROGRAPHY
 from mdico_cube.spec import Array
 
 
-def run_weather(path: Location, plan: WeatherPlan, geobox: GeoBox) -> tuple[str, int]:
+def run_weather(path: Target, plan: WeatherPlan, geobox: GeoBox) -> tuple[str, int]:
     """Read one coarse modality, write it whole, record it last.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import Any
 
 from zarr.abc.store import Store
@@ -11,12 +10,16 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
+from mdico_cube.cube.change import writing
+from mdico_cube.cube.target import Location, beside, open_store
+
 
 class WorkFolder:
     """Small files under `.<cube>.work`, each written whole. It goes when the last builder is done."""
 
-    def __init__(self, cube: Path) -> None:
-        self._store: Store = LocalStore(cube.with_name(f".{cube.name}.work"))
+    def __init__(self, cube: Location) -> None:
+        self._cube = cube
+        self._store: Store = open_store(beside(cube, "work"), "a")
 
     def read(self, key: str) -> bytes | None:
         """The bytes of a file; None where there is none."""
@@ -25,16 +28,19 @@ class WorkFolder:
 
     def write(self, key: str, content: bytes) -> None:
         """Write a file, or replace it."""
-        sync(self._store.set(key, self._buffer(content)))
+        with writing(self._cube):
+            sync(self._store.set(key, self._buffer(content)))
 
     def create(self, key: str, content: bytes) -> bool:
         """Write a file unless it exists, as one step; False where it existed. No two callers get True."""
-        sync(self._store.set_if_not_exists(key, self._buffer(content)))
+        with writing(self._cube):
+            sync(self._store.set_if_not_exists(key, self._buffer(content)))
         return self.read(key) == content
 
     def delete(self, key: str) -> None:
         """Remove a file; fine where there is none."""
-        sync(self._store.delete(key))
+        with writing(self._cube):
+            sync(self._store.delete(key))
 
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder."""

@@ -15,9 +15,9 @@ from toy_world import S2_BANDS, SIZE, World, toy_counts
 
 from mdico_cube.cube import build as build_module
 from mdico_cube.cube.build import build_cube, compute_block
-from mdico_cube.cube.ledger import DONE, FAILED, MISSING, Ledger
+from mdico_cube.cube.ledger import DONE, FAILED, GAPS, MISSING, FailedRead, Ledger
 from mdico_cube.cube.plan import plan_build
-from mdico_cube.cube.reader import open_cube, open_reader
+from mdico_cube.cube.reader import CubeReader, open_cube, open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Recipe, Reducer, parse_recipe
 
@@ -358,3 +358,63 @@ def test_a_changed_item_makes_its_shards_stale(recipe: Recipe) -> None:
     other = replace(layer, reducer="first")
     assert len({one.digest(plan.geobox) for one in (layer, fewer, other)}) == 3
     assert layer.digest(plan.geobox) == plan_build(recipe).layers[0].digest(plan.geobox)
+
+
+@pytest.mark.parametrize(
+    ("retry", "wanted"),
+    [
+        (("failed",), [(0, 1)]),
+        (("gaps",), [(0, 2)]),
+        (("stale",), [(1, 0)]),
+        (("failed", "stale"), [(0, 1), (1, 0)]),
+        ((), [(0, 0), (0, 1), (0, 2), (1, 0)]),
+    ],
+)
+def test_retry_takes_only_the_kind_that_is_asked_for(recipe: Recipe, retry: Any, wanted: list[tuple[int, int]]) -> None:
+    """Six shards of terrain: one missing, one failed, one with gaps, one stale, two done."""
+    recipe = recipe.model_copy(update={"modalities": {"dem": recipe.modalities["dem"]}})
+    path = build_cube(recipe)
+    ledger = Ledger(path, "dem", mode="r+")
+    ledger.forget(0, 0)
+    gap = FailedRead("DEM", "data", (0, 0, 1, 1), "gone")
+    changes: dict[tuple[int, int], dict[str, Any]] = {
+        (0, 1): {"state": FAILED},
+        (0, 2): {"state": GAPS, "failed_reads": (gap,)},
+        (1, 0): {"digest": "0" * 64},
+    }
+    for place, change in changes.items():
+        ledger.record(*place, replace(ledger.read(*place), **change))
+    before = {place: ledger.read(*place) for place in np.ndindex(2, 3)}
+    build_cube(recipe, resume=not retry, retry=retry)
+    assert [place for place, entry in before.items() if ledger.read(*place) != entry] == wanted
+    assert all(ledger.read(*place).state == DONE for place in wanted)
+
+
+def test_only_the_steps_that_changed_are_read_again(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One scene of February is gone: January and March stand, February is read, the cube is that of a new build."""
+    path = build_cube(recipe)
+    plan = plan_build(recipe)
+    layers = tuple(
+        replace(layer, scenes=tuple(s for s in layer.scenes if s.item.id != "S2_20210225")) for layer in plan.layers
+    )
+    fewer = replace(plan, layers=layers)
+    read: list[tuple[str, set[int]]] = []
+    compute = build_module.compute_block
+
+    def noting(layer: Any, *rest: Any) -> Any:
+        read.append((layer.modality.name, {scene.step for scene in layer.scenes}))
+        return compute(layer, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "compute_block", noting)
+        build_cube(recipe, resume=True, plan=fewer)
+    assert read == [("sentinel2", {1})] * 6
+    new = build_cube(recipe.model_copy(update={"output": tmp_path / "new"}), plan=fewer)
+    for name in open_reader(new).modalities:
+        np.testing.assert_array_equal(CubeReader(path).stored(name, *WHOLE), CubeReader(new).stored(name, *WHOLE))
+        np.testing.assert_array_equal(Ledger(path, name).digests(), Ledger(new, name).digests())
+    one, other = Ledger(path, "sentinel2").read(0, 1), Ledger(new, "sentinel2").read(0, 1)
+    assert (one.items, one.offsets, one.floors, one.steps) == (other.items, other.offsets, other.floors, other.steps)
+    assert one.valid_fraction == other.valid_fraction

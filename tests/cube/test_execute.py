@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -203,8 +204,11 @@ def test_a_plan_read_back_is_the_same_plan(recipe: Recipe) -> None:
 def test_a_plan_with_something_unknown_is_refused(recipe: Recipe) -> None:
     plan = plan_build(recipe)
     strange = replace(plan.layers[0], access=object())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="plan holds a object"):
+    with pytest.raises(TypeError, match="plan holds one object"):
         dump_plan(replace(plan, layers=(strange,)))
+    for name in ("os:system", "mdico_cube.journey:build", "mdico_cube.cube.plan:plan_build"):
+        with pytest.raises(ValueError, match="which no plan holds"):
+            load_plan(json.dumps({"@": name, "=": {}}).encode())
 
 
 def test_scenes_of_a_block_are_found_fast(recipe: Recipe) -> None:

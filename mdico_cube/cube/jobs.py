@@ -1,0 +1,327 @@
+"""A plan and its cube in, the jobs that are left out: handed to a crew one claimed shard at a time, results counted."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from odc.geo.geobox import GeoBox
+from zarr.abc.store import Store
+
+from mdico_cube.cube.change import changing
+from mdico_cube.cube.claims import Claims, holds
+from mdico_cube.cube.execute import Crew, crew_for, execute
+from mdico_cube.cube.grid import Shard
+from mdico_cube.cube.ledger import DONE, FAILED, GAPS, STANDS, Entry, Ledger, Origin
+from mdico_cube.cube.plan import BuildPlan, LayerPlan
+from mdico_cube.cube.plan_file import dump_plan, load_plan
+from mdico_cube.cube.target import Location, Target, is_icechunk
+from mdico_cube.cube.weather import WeatherPlan
+from mdico_cube.cube.weather_job import run_weather
+from mdico_cube.cube.work import WorkFolder
+from mdico_cube.errors import MdicoError
+from mdico_cube.progress import Meter, meter, say
+from mdico_cube.recipe import ClusterSection
+
+Retry = Literal["failed", "gaps", "stale"]
+_COMMIT = 64
+"""Shards in one commit of an icechunk repository."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One modality of one shard."""
+
+    layer: LayerPlan
+    shard: Shard
+    block: GeoBox
+    origin: Origin
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that decides its pixels."""
+        return self.origin.digest
+
+    def kept(self, entry: Entry) -> list[int]:
+        """Time steps that stand as they are in a shard with this entry: built whole, from the same scenes and rules."""
+        if not self.layer.modality.temporal or entry.state not in STANDS:
+            return []
+        if (entry.settings, entry.grid) != (self.origin.settings, self.origin.grid):
+            return []
+        torn = {read.item for read in entry.failed_reads}
+        gaps = {scene.step for scene in self.layer.scenes if scene.item.id in torn}
+        return [
+            index
+            for index, step in enumerate(self.layer.steps)
+            if index not in gaps and entry.steps.get(step) == self.origin.steps[step]
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which job: small enough to travel to a worker a million times."""
+
+    modality: str
+    row: int
+    column: int
+    claim: int = 0
+    """Number of the builder's claim on it."""
+
+    @property
+    def name(self) -> str:
+        """What the claim is called."""
+        return f"{self.modality}.{self.row}.{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What became of a job."""
+
+    error: str = ""
+    """Why the shard could not be built."""
+    bytes_written: int = 0
+    failed_reads: int = 0
+    """Files that could not be read for good; the shard was composed of the others."""
+    stand_ins: tuple[str, ...] = ()
+    """Items in whose place the same acquisition of another catalog was read."""
+    notes: tuple[str, ...] = ()
+    """What the person watching should know."""
+    target: Store | None = None
+    """What was written to, if not the cube itself: to be merged into the commit."""
+    lost: bool = False
+    """The claim was overruled meanwhile, so nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """The one function of every build: a key in, its shard on disk. The plan is loaded once per worker process."""
+
+    run: Callable[[Target, Job, int, Callable[[], bool]], Built]
+    """Computes and writes one shard, if what it is given last still says True just before."""
+    cube: Location
+    builder: str
+    """Name of the builder, and of the plan in the cube's work folder."""
+    threads: int
+    """Files read at once."""
+    target: Store | None = None
+    """Where to write, if not straight into the cube: a commit that other processes share."""
+
+    def __call__(self, key: Key) -> Built:
+        """Build one shard, or one coarse modality."""
+        work, target = WorkFolder(self.cube), self.cube if self.target is None else self.target
+        plan = _plan(self.cube, self.builder)
+        layer = plan.layer(key.modality)
+        if isinstance(layer, WeatherPlan):
+            built = Built(*run_weather(target, layer, plan.geobox))
+        else:
+            standing = lambda: holds(work, self.builder, key.name, key.claim)  # noqa: E731
+            built = self.run(target, _shard_job(plan, layer, key), self.threads, standing)
+        return replace(built, target=self.target)
+
+
+def _digest(plan: BuildPlan, key: Key) -> str:
+    """SHA-256 of everything that decides what a job writes."""
+    layer = plan.layer(key.modality)
+    return layer.origin.digest if isinstance(layer, WeatherPlan) else _shard_job(plan, layer, key).digest
+
+
+def _shard_job(plan: BuildPlan, layer: LayerPlan, key: Key) -> Job:
+    shard = plan.shard_at(key.row, key.column)
+    block = plan.block(shard)
+    return Job(layer, shard, block, layer.origin(block))
+
+
+def unfinished(path: Location, plan: BuildPlan, retry: Sequence[Retry] = ()) -> list[Key]:
+    """Jobs to do: shards that are missing, failed, stale or have gaps.
+
+    Args:
+        path: the cube.
+        plan: what should stand there.
+        retry: only these kinds; empty = all.
+    """
+    heads = {layer.modality.name: Ledger(path, layer.modality.name).heads() for layer in plan.every}
+    keys = []
+    for key in _keys(plan):
+        states, digests = heads[key.modality]
+        same = digests[key.row, key.column].tobytes() == _digest(plan, key).encode()
+        if _is_wanted(int(states[key.row, key.column]), same, retry):
+            keys.append(key)
+    return keys
+
+
+def _keys(plan: BuildPlan) -> Iterator[Key]:
+    for weather in plan.weather:
+        yield Key(weather.modality.name, 0, 0)
+    for shard in plan.shards():
+        for layer in plan.layers:
+            yield Key(layer.modality.name, shard.row, shard.column)
+
+
+def retries(names: Sequence[str]) -> tuple[Retry, ...]:
+    """Kinds of shards by name.
+
+    Raises:
+        MdicoError: there is no such kind.
+    """
+    known = get_args(Retry)
+    for name in names:
+        if name not in known:
+            raise MdicoError(f"--retry is one of {', '.join(known)}, came {name!r}.")
+    return tuple(kind for kind in known if kind in names)
+
+
+def _is_wanted(state: int, same: bool, retry: Sequence[Retry]) -> bool:
+    if state == DONE and same:
+        return False
+    if not retry:
+        return True
+    if state == GAPS and same:
+        return "gaps" in retry
+    return (state == FAILED and "failed" in retry) or (state in STANDS and "stale" in retry)
+
+
+def run_jobs(
+    path: Location,
+    plan: BuildPlan,
+    keys: Sequence[Key],
+    make_task: Callable[[str], ShardTask],
+    cluster: ClusterSection,
+    claims: Claims,
+) -> None:
+    """Do the jobs on the recipe's crew; a shard that another builder has in hand is left to it.
+
+    Raises:
+        MdicoError: some shards could not be built (the others are kept), or the store or the cluster failed.
+    """
+    if not keys:
+        return
+    tally = _Tally()
+    with ExitStack() as stack:
+        crew = stack.enter_context(crew_for(cluster))
+        if crew.here:
+            _PLANS[claims.name] = plan
+            stack.callback(_PLANS.pop, claims.name, None)
+        else:
+            claims.work.write(f"plan/{claims.name}", dump_plan(plan))
+        gauge = stack.enter_context(meter("build", len(keys)))
+        try:
+            for wave in _waves(path, keys):
+                _do_wave(path, plan, wave, make_task(claims.name), crew, claims, gauge, tally)
+        except KeyboardInterrupt:
+            say(f"build: {gauge.done - gauge.failed} of {len(keys)} shards are finished and kept")
+            raise
+    tally.tell(len(keys))
+
+
+def _waves(path: Location, keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+    """All jobs at once, or so many as make one commit."""
+    size = _COMMIT if is_icechunk(path) else len(keys)
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]
+
+
+def _do_wave(
+    path: Location,
+    plan: BuildPlan,
+    keys: Sequence[Key],
+    task: ShardTask,
+    crew: Crew,
+    claims: Claims,
+    gauge: Meter,
+    tally: _Tally,
+) -> None:
+    """Jobs whose results count together: claims are given back when they do."""
+    done: list[Key] = []
+    with changing(path, f"{len(keys)} shards") as change:
+        if is_icechunk(path):
+            store = change.target if crew.here else change.away()
+            assert isinstance(store, Store)
+            task = replace(task, target=store)
+        for key, built in execute(crew, task, _claimed(path, plan, keys, claims, gauge.add)):
+            if built.target is not None and not crew.here:
+                change.merge(built.target)
+            gauge.add(built.bytes_written, bool(built.error))
+            tally.add(built)
+            if is_icechunk(path):
+                done.append(key)
+            else:
+                claims.release(key.name, key.claim)
+    for key in done:
+        claims.release(key.name, key.claim)
+
+
+class _Tally:
+    """What became of the jobs of one build."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+        self.gaps: list[int] = []
+        self.elsewhere: set[str] = set()
+        self.lost = 0
+
+    def add(self, built: Built) -> None:
+        """Count one job, pass on its notes."""
+        self.failed += [built.error] if built.error else []
+        self.gaps += [built.failed_reads] if built.failed_reads else []
+        self.elsewhere.update(built.stand_ins)
+        self.lost += built.lost
+        for note in built.notes:
+            say(note)
+
+    def tell(self, total: int) -> None:
+        """Say how it went; raise MdicoError when some shards could not be built."""
+        if self.lost:
+            say(f"build: {self.lost} shards were taken over by another builder; go on with --resume should it stop")
+        if self.elsewhere:
+            say(f"{len(self.elsewhere)} scenes were read from another catalog: `mdico inspect` lists them.")
+        if self.gaps:
+            say(
+                f"{len(self.gaps)} of {total} shards have gaps: {sum(self.gaps)} reads failed for good. "
+                "`mdico inspect` lists them; --resume tries them again."
+            )
+        if self.failed:
+            raise MdicoError(
+                f"{len(self.failed)} of {total} shards could not be built, the others are kept. {self.failed[0]}"
+            )
+
+
+def _claimed(
+    path: Location, plan: BuildPlan, keys: Sequence[Key], claims: Claims, skip: Callable[[], None]
+) -> Iterator[Key | None]:
+    """The jobs with this builder's claim; None while all that are left are in the hands of other builders."""
+    ledgers = {layer.modality.name: Ledger(path, layer.modality.name) for layer in plan.every}
+    waiting, refused = deque(keys), 0
+    while waiting:
+        key = waiting.popleft()
+        number = claims.take(key.name)
+        if number is None:
+            waiting.append(key)
+            refused += 1
+            if refused >= len(waiting):
+                refused = 0
+                yield None
+            continue
+        refused = 0
+        entry = ledgers[key.modality].read(key.row, key.column)
+        if entry.state == DONE and entry.digest == _digest(plan, key):  # another builder did it meanwhile
+            claims.release(key.name, number)
+            skip()
+            continue
+        yield replace(key, claim=number)
+
+
+_PLANS: dict[str, BuildPlan] = {}
+"""Plans this process knows, by builder."""
+
+
+def _plan(cube: Location, name: str) -> BuildPlan:
+    """A builder's plan, read from the cube's work folder when this process meets it first."""
+    if name not in _PLANS:
+        text = WorkFolder(cube).read(f"plan/{name}")
+        if text is None:
+            raise MdicoError(f"{cube}: the build that this job belongs to has ended.")
+        _PLANS[name] = load_plan(text)
+    return _PLANS[name]
