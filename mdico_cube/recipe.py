@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.spec import LabelClass, Period
+from mdico_cube.spec import LabelClass, Period, Resampling
 
 Reducer = Literal["median", "mean", "medoid", "first", "count"]
 Precision = Literal["32-true", "bf16"]
@@ -53,14 +53,16 @@ def _day(value: object) -> str:
 
 
 class Area(Section):
-    """Where: exactly one of bbox, bounds or geojson."""
+    """Where: exactly one of bbox, bounds, geojson or tile."""
 
     bbox: tuple[float, float, float, float] | None = None
-    """West, south, east, north in degrees (EPSG:4326)."""
+    """West, south, east, north in degrees (EPSG:4326); west > east crosses the antimeridian."""
     bounds: tuple[float, float, float, float] | None = None
     """Left, bottom, right, top in the units of `crs`; `crs` must then be given."""
     geojson: Path | None = None
-    """GeoJSON file in degrees; the cube covers its bounding box."""
+    """GeoJSON file in degrees; the cube covers its bounding box, over the antimeridian where that is shorter."""
+    tile: str | None = None
+    """Sentinel-2 tile by its name in the Military Grid, such as 31UFS: its 109.8 km square, in its own UTM zone."""
     crs: str = "auto"
     """Grid of the cube: "auto" = the UTM zone of the area's centre, or any code such as "EPSG:3035"."""
     resolution: Annotated[float, Field(gt=0)] = 10.0
@@ -68,16 +70,17 @@ class Area(Section):
 
     @model_validator(mode="after")
     def _one_of(self) -> Self:
-        given = [key for key in ("bbox", "bounds", "geojson") if getattr(self, key) is not None]
+        given = [key for key in ("bbox", "bounds", "geojson", "tile") if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of bbox, bounds, geojson (got {', '.join(given) or 'none'})")
+            raise ValueError(f"give exactly one of bbox, bounds, geojson, tile (got {', '.join(given) or 'none'})")
         if self.bounds is not None and self.crs == "auto":
             raise ValueError("bounds are in the units of a CRS: set crs, for example EPSG:32631")
         box = self.bbox or self.bounds
-        if box is not None and (box[0] >= box[2] or box[1] >= box[3]):
+        backwards = box is not None and (box[0] == box[2] or (box[0] > box[2] and self.bbox is None))
+        if box is not None and (backwards or box[1] >= box[3]):
             raise ValueError(f"must run from the lower left to the upper right corner, came {list(box)}")
         if self.bbox is not None and not (
-            self.bbox[0] >= -180 and self.bbox[2] <= 180 and max(map(abs, self.bbox[1::2])) <= 90
+            max(map(abs, self.bbox[::2])) <= 180 and max(map(abs, self.bbox[1::2])) <= 90
         ):
             raise ValueError(f"bbox is in degrees of longitude and latitude, came {list(self.bbox)}")
         return self
@@ -257,6 +260,10 @@ class ModalitySection(Section):
     """Bands to keep, in this order; null keeps the sensor's default set."""
     reducer: Reducer | None = None
     """How the observations of one step become one value; null takes the sensor's default."""
+    resampling: Resampling | None = None
+    """How values between source pixels are found: nearest, bilinear, cubic or average. null takes each band's own
+    (bilinear for reflectance and backscatter, cubic for terrain), and the average where the grid is at least twice as
+    coarse as the source. Masks are always nearest."""
     orbit: Orbit = "both"
     """Sentinel-1 only: both directions in one group, one of them, or split: a group for each, which other sections name
     sentinel1_ascending and sentinel1_descending (sentinel1 then means both groups)."""

@@ -6,10 +6,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from odc.geo.crs import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, Geometry, box
+from pyproj import Transformer
+from shapely.errors import GEOSException
 
+from mdico_cube.cube.globe import DEGREES, middle, parts, span
+from mdico_cube.cube.tiles import tile_extent
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Area
 
@@ -18,16 +23,40 @@ def grid_for(area: Area) -> GeoBox:
     """The grid of an area: pixel edges at whole multiples of the resolution, covering it to a hundredth of a pixel.
 
     Raises:
-        MdicoError: the CRS is unknown, or the GeoJSON file cannot be read.
+        MdicoError: the CRS is unknown or torn at an antimeridian that the area crosses, there is no such tile, or the
+            GeoJSON file cannot be read.
     """
     region = _region(area)
-    crs = CRS.utm(region) if area.crs == "auto" else _crs(area.crs)
+    crs = _utm(region) if area.crs == "auto" else _crs(area.crs)
     if crs.geographic and area.resolution > 1:
         raise MdicoError(
             f"area.resolution {area.resolution:g} is in degrees, as {area.crs} is. Use 0.0001 or another CRS."
         )
+    if region.crs == DEGREES and region.boundingbox.right > 180:
+        _check_whole(crs, region)
     extent = region.to_crs(crs, resolution=_densify(region)).boundingbox
     return GeoBox.from_bbox(extent, crs=crs, resolution=area.resolution, tight=False)
+
+
+def _utm(region: Geometry) -> CRS:
+    """The UTM zone of a region's centre; a tile's own."""
+    if region.crs is not None and not region.crs.geographic:
+        return region.crs
+    box = region.boundingbox
+    return CRS.utm(middle(box.left, box.right), (box.bottom + box.top) / 2)
+
+
+def _check_whole(crs: CRS, region: Geometry) -> None:
+    """Raise MdicoError where a CRS puts the two sides of the antimeridian apart."""
+    box = region.boundingbox
+    to_crs = Transformer.from_crs(DEGREES, str(crs), always_xy=True)
+    lat = (box.bottom + box.top) / 2
+    (x, other_x), (y, other_y) = to_crs.transform([179.9999, -179.9999], [lat, lat])
+    if crs.geographic or not np.hypot(x - other_x, y - other_y) < 1000:
+        raise MdicoError(
+            f"area: crosses the antimeridian, where {crs} is torn. Leave area.crs out for the UTM zone, or name a CRS "
+            "that is whole there."
+        )
 
 
 def _crs(code: str) -> CRS:
@@ -42,25 +71,28 @@ def _crs(code: str) -> CRS:
 
 def _region(area: Area) -> Geometry:
     if area.bbox is not None:
-        return box(*area.bbox, "EPSG:4326")
+        west, south, east, north = area.bbox
+        return box(west, south, east + 360 * (east < west), north, DEGREES)
+    if area.tile is not None:
+        code, extent = tile_extent(area.tile)
+        return box(*extent, f"EPSG:{code}")
     if area.bounds is not None:
         return box(*area.bounds, _crs(area.crs))
     assert area.geojson is not None
     try:
         content = json.loads(area.geojson.read_text(encoding="utf-8"))
         geometries = [part.get("geometry", part) for part in content.get("features", [content])]
-        extents = [Geometry(geometry, "EPSG:4326").boundingbox for geometry in geometries]
+        extents = [BoundingBox(*part.bounds) for part in parts(geometries)]
         if not extents:
             raise ValueError("it has no geometry")
         if any(max(abs(e.left), abs(e.right)) > 180 or max(abs(e.bottom), abs(e.top)) > 90 for e in extents):
             raise ValueError("its coordinates are not degrees")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, GEOSException) as error:
         raise MdicoError(
             f"area.geojson {area.geojson}: cannot be read as GeoJSON ({error}). Give a GeoJSON file in degrees."
         ) from error
-    left, bottom = min(e.left for e in extents), min(e.bottom for e in extents)
-    right, top = max(e.right for e in extents), max(e.top for e in extents)
-    return box(left, bottom, right, top, "EPSG:4326")
+    left, right = span([(e.left, e.right) for e in extents])
+    return box(left, min(e.bottom for e in extents), right, max(e.top for e in extents), DEGREES)
 
 
 def _densify(region: Geometry) -> float:

@@ -83,7 +83,7 @@ def _in_use(code: str, box: tuple[float, ...]) -> bool:
     area = CRS(code).area_of_use
     if area is None:
         return True
-    lon, lat = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    lon, lat = box[0] + ((box[2] - box[0]) % 360 or 360) / 2, (box[1] + box[3]) / 2
     width = (area.east - area.west) % 360 or 360
     inside = area.south - 10 <= lat <= area.north + 10
     return bool(inside and (lon - area.west + 12) % 360 <= width + 24)

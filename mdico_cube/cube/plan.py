@@ -21,6 +21,7 @@ from shapely import STRtree
 from mdico_cube.cube.access import Access
 from mdico_cube.cube.catalog import CatalogFile, Fallback, load_catalog, source_for
 from mdico_cube.cube.duplicates import item_time, newest
+from mdico_cube.cube.globe import cut, unwrapped
 from mdico_cube.cube.grid import Shard, grid_for, shards
 from mdico_cube.cube.items import Answer, pack_items
 from mdico_cube.cube.layer import Layer
@@ -36,7 +37,7 @@ from mdico_cube.sensors.quality import hidden_by
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.sensors.sensor import Radiometry, Sensor, counted
 from mdico_cube.sensors.weather import Weather
-from mdico_cube.spec import Modality
+from mdico_cube.spec import Modality, Resampling
 
 RULES = 3
 """Raised whenever the same items and options would give other pixels; it makes older shards stale."""
@@ -79,6 +80,8 @@ class LayerPlan:
     """Id of an item that was found and is not read -> why."""
     fallbacks: tuple[Fallback, ...] = ()
     """Where a scene that cannot be read is looked for, in this order."""
+    resampling: Resampling | None = None
+    """What the recipe asks for; None takes each band's own."""
 
     @property
     def layer(self) -> Layer:
@@ -165,6 +168,7 @@ class LayerPlan:
             "bands": self.bands,
             "storage": repr(self.modality.storage),
             "reducer": self.reducer,
+            "resampling": self.resampling,
             "hides": self.hides,
             **{f"source.{key}": value for key, value in self.source.model_dump().items()},
         }
@@ -369,22 +373,14 @@ def _plan_layer(
     inside = {scene.item.id for scene in scenes}
     left_out |= {item.id: "outside the period in local solar time" for item in items if item.id not in inside}
     steps, stops = (("",), ()) if period is None else (period.steps(), period.stops())
-    reducer = recipe.modalities[modality.name].reducer or sensor.reducer
+    options = recipe.modalities[modality.name]
+    reducer = options.reducer or sensor.reducer
     if reducer == "count":
         modality = counted(modality)
     layer = LayerPlan(
-        sensor,
-        modality,
-        bands,
-        steps,
-        stops,
-        source,
-        catalog.access,
-        recipe.read,
-        reducer,
-        scenes,
-        left_out,
-        _fallbacks(recipe, modality.name, sensor, source),
+        *(sensor, modality, bands, steps, stops, source, catalog.access, recipe.read, reducer, scenes, left_out),
+        fallbacks=_fallbacks(recipe, modality.name, sensor, source),
+        resampling=options.resampling,
     )
     check_assets([scene.item for scene in scenes], (*layer.assets, *layer.quality_assets))
     return layer, answer
@@ -452,4 +448,7 @@ def _assign(
 def _footprint(item: pystac.Item, geobox: GeoBox) -> Geometry:
     assert item.geometry is not None
     assert geobox.crs is not None
-    return Geometry(item.geometry, "EPSG:4326").to_crs(geobox.crs, resolution=0.02).buffer(2 * abs(geobox.resolution.x))
+    whole = unwrapped(item.geometry, longitude(geobox))
+    if whole.boundingbox.left < -180 or whole.boundingbox.right > 180:
+        item.geometry = cut(whole).json  # so that whoever reads the item finds it on both sides
+    return whole.to_crs(geobox.crs, resolution=0.02).buffer(2 * abs(geobox.resolution.x))

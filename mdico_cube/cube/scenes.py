@@ -16,7 +16,7 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.sensors.offsets import dark_floor
 from mdico_cube.sensors.quality import seen
 from mdico_cube.sensors.sensor import Radiometry, declared
-from mdico_cube.spec import Array, Bools
+from mdico_cube.spec import Array, Bools, Resampling
 
 
 @dataclass
@@ -124,12 +124,7 @@ def _read_all(
 
 def _read(layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: int, failed: list[FailedRead]) -> Array:
     """Raw counts (N, C, h, w), one plane per scene."""
-    sensor = layer.sensor
-    metres = abs(geobox.resolution.y) * (110_574 if geobox.crs is not None and geobox.crs.geographic else 1)
-    methods = {
-        band.name: "average" if metres >= 2 * sensor.gsd.get(band.name, np.inf) else band.resampling
-        for band in sensor.modality.bands
-    }
+    methods = resampling_of(layer, geobox)
     return read_scenes(
         [scene.item for scene in scenes],
         layer.assets,
@@ -143,6 +138,17 @@ def _read(layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: in
         hopeless=layer.reading.failed == "stop" and not layer.fallbacks,
         threads=threads,
     )
+
+
+def resampling_of(layer: LayerPlan, geobox: GeoBox) -> dict[str, Resampling]:
+    """Band -> how it is resampled: as the recipe says, else by its kind, the average on a grid twice as coarse."""
+    sensor = layer.sensor
+    metres = abs(geobox.resolution.y) * (110_574 if geobox.crs is not None and geobox.crs.geographic else 1)
+    return {
+        band.name: layer.resampling
+        or ("average" if metres >= 2 * sensor.gsd.get(band.name, np.inf) else band.resampling)
+        for band in sensor.modality.bands
+    }
 
 
 def _read_seen(

@@ -20,6 +20,7 @@ from pystac_client.exceptions import APIError
 from mdico_cube.cube.address import hush, is_plain, is_remote, plain, shown
 from mdico_cube.cube.catalog import CatalogFile
 from mdico_cube.cube.duplicates import item_time
+from mdico_cube.cube.globe import outline, touches
 from mdico_cube.cube.items import Answer, question
 from mdico_cube.cube.query import asked_of, matches
 from mdico_cube.errors import MdicoError, did_you_mean
@@ -51,7 +52,7 @@ def search_items(
     Raises:
         MdicoError: the catalog cannot be reached or is no STAC, it lacks the collection, or nothing was found.
     """
-    area, spans = _area(geobox), _spans(geobox, period)
+    area, spans = outline(geobox), _spans(geobox, period)
     asked = question(href, source.collection, source.query, area.json, spans)
     if saved is not None and saved.search == asked:
         return saved
@@ -95,10 +96,10 @@ def recall(
     Raises:
         MdicoError: an asset's address is of a kind that is never read.
     """
-    area, strange = _area(geobox), {}
+    area, strange = outline(geobox), {}
     for item in saved.items:
         check_hrefs(item, saved.catalog)
-        if item.geometry is None or not Geometry(item.geometry, "EPSG:4326").intersects(area):
+        if item.geometry is None or not touches(item.geometry, area):
             strange[item.id] = "outside the area"
         elif not matches(item, source.query):
             strange[item.id] = "not what the query wants"
@@ -217,12 +218,6 @@ def longitude(geobox: GeoBox) -> float:
     return float(lon)
 
 
-def _area(geobox: GeoBox) -> Geometry:
-    """The grid's outline in degrees."""
-    box = geobox.boundingbox
-    return geobox.extent.to_crs("EPSG:4326", resolution=max(box.span_x, box.span_y) / 20)
-
-
 def landing_page(href: str) -> dict[str, Any]:
     """The catalog's own description.
 
@@ -256,7 +251,7 @@ def _search_static(
     found: list[pystac.Item] = []
     for item in _collection(href, source).get_items(recursive=True):
         inside = spans is None or any(start <= item_time(item) <= stop for start, stop in spans)
-        if inside and item.geometry is not None and Geometry(item.geometry, "EPSG:4326").intersects(area):
+        if inside and item.geometry is not None and touches(item.geometry, area):
             found.append(item)
     return found
 

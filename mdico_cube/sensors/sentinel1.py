@@ -64,6 +64,7 @@ SENSOR = Sensor(
     quality=None,
     finish=finish,
     raw_dtype="float32",
+    gsd=dict.fromkeys(MODALITY.band_names, 10.0),
     refuse=refuse,
 )
 

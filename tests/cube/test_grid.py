@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyproj import Transformer
 
 from mdico_cube.cube.grid import grid_for, shards
 from mdico_cube.errors import MdicoError
@@ -45,6 +46,55 @@ def test_pixel_edges_stand_at_whole_multiples(x: float, y: float, resolution: fl
     assert box.top >= bounds[3] - slack
     assert box.right >= bounds[2] - slack
     assert box.bottom <= bounds[1] + slack
+
+
+@pytest.mark.parametrize(("resolution", "size"), [(10, 10980), (20, 5490), (60, 1830)])
+def test_a_tile_by_name(resolution: float, size: int) -> None:
+    grid = grid_for(Area(tile="31UFS", resolution=resolution))
+    assert tuple(grid.shape) == (size, size)
+    assert grid.crs.epsg == 32631
+    assert tuple(grid.boundingbox.bbox) == (600000, 5590200, 709800, 5700000)
+    assert grid_for(Area(tile="31UFS", crs="EPSG:3035", resolution=100)).crs.epsg == 3035
+
+
+@pytest.mark.parametrize(
+    ("bbox", "zone"),
+    [
+        ((179.5, -17.5, -179.9, -17.2), 32760),  # the centre decides
+        ((179.9, -17.5, -179.5, -17.2), 32701),
+        ((179.9, 17.2, -179.7, 17.5), 32601),
+    ],
+)
+def test_an_area_over_the_antimeridian(bbox: tuple[float, float, float, float], zone: int) -> None:
+    grid = grid_for(Area(bbox=bbox, resolution=100))
+    assert grid.crs.epsg == zone
+    width = (bbox[2] - bbox[0]) % 360
+    assert grid.boundingbox.span_x == pytest.approx(width * 111320 * np.cos(np.radians(17.35)), rel=0.03)
+    corners = np.array([[bbox[0], bbox[1]], [bbox[2], bbox[3]], [180, bbox[1]], [-180, bbox[3]]]).T
+    x, y = Transformer.from_crs("EPSG:4326", grid.crs.epsg, always_xy=True).transform(*corners)
+    box = grid.boundingbox
+    assert (x >= box.left - 1).all()
+    assert (x <= box.right + 1).all()
+    assert (y >= box.bottom - 1).all()
+    assert (y <= box.top + 1).all()
+
+
+def test_a_geojson_over_the_antimeridian(tmp_path: Path) -> None:
+    rings = [[[w, -17.5], [e, -17.5], [e, -17.2], [w, -17.2], [w, -17.5]] for w, e in ((179.5, 180), (-180, -179.9))]
+    path = tmp_path / "fiji.geojson"
+    path.write_text(json.dumps({"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}))
+    assert grid_for(Area(geojson=path)) == grid_for(Area(bbox=(179.5, -17.5, -179.9, -17.2)))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4326"])
+def test_a_crs_that_is_torn_at_the_antimeridian(crs: str) -> None:
+    with pytest.raises(MdicoError, match=r"crosses the antimeridian, where EPSG:\d+ is torn"):
+        grid_for(Area(bbox=(179.5, -17.5, -179.9, -17.2), crs=crs, resolution=0.001 if crs == "EPSG:4326" else 10))
+
+
+def test_an_area_over_two_zones_stands_in_that_of_its_centre() -> None:
+    assert grid_for(Area(bbox=(5.0, 50, 6.2, 50.1))).crs.epsg == 32631
+    assert grid_for(Area(bbox=(5.9, 50, 7.0, 50.1))).crs.epsg == 32632
 
 
 def test_an_exact_area_gives_exact_pixels() -> None:
