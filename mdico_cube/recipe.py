@@ -289,6 +289,9 @@ class ModalitySection(Section):
 class ReadSection(Section):
     """How files are read over a network that fails now and then."""
 
+    engine: Literal["odc-stac", "stackstac"] = "odc-stac"
+    """What reads scenes onto the grid. Both give the same pixels where source and grid are aligned; odc-stac places
+    them exactly also where they are not."""
     retries: Annotated[int, Field(ge=0)] = 5
     """Further tries after a passing fault: a busy or failing server, a timeout, a body cut short. A file that is not
     there or is no raster is never asked for twice."""

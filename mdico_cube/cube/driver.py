@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pystac
 from odc.geo.geobox import GeoBox
 from odc.loader._reader import (
     pick_overview,
@@ -35,6 +36,11 @@ Placed = tuple[tuple[slice, slice], Array]
 """Where on the grid, and the pixels there."""
 _NOTHING = (slice(0, 0), slice(0, 0))
 hush("rasterio")
+
+
+def address_of(item: pystac.Item, key: str) -> str:
+    """Where an asset is, unsigned."""
+    return item.assets[key].get_absolute_href() or item.assets[key].href
 
 
 @dataclass
@@ -69,6 +75,13 @@ class FileDriver:
         with Env(DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=WEB_OPTIONS["GDAL_DISABLE_READDIR_ON_OPEN"]):
             yield
 
+    def note(self, address: str, window: tuple[float, float, float, float], error: ReadError) -> None:
+        """Keep a read that failed for good; raise it where no list is kept."""
+        if self.failed is None:
+            raise error
+        item, asset = self.names.get(address, ("", ""))
+        self.failed.append(FailedRead(item, asset, window, error.fault.text[:400]))
+
     def open(self, src: RasterSource, ctx: None) -> FileReader:
         """A reader of one asset; nothing is opened yet."""
         return FileReader(src, self)
@@ -102,11 +115,8 @@ class FileReader:
         try:
             return persist(once, uri, driver.access, driver.reading, not (driver.hopeless and driver.failed))
         except ReadError as error:
-            if driver.failed is None:
-                raise
-            item, asset = driver.names.get(uri, ("", ""))
             left, bottom, right, top = (float(edge) for edge in dst_geobox.boundingbox.bbox)
-            driver.failed.append(FailedRead(item, asset, (left, bottom, right, top), error.fault.text[:400]))
+            driver.note(uri, (left, bottom, right, top), error)
             return _NOTHING, np.empty((0, 0), dtype=cfg.dtype)
 
 

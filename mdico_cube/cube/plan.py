@@ -169,6 +169,7 @@ class LayerPlan:
             "storage": repr(self.modality.storage),
             "reducer": self.reducer,
             "resampling": self.resampling,
+            "engine": self.reading.engine,
             "hides": self.hides,
             **{f"source.{key}": value for key, value in self.source.model_dump().items()},
         }

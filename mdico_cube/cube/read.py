@@ -1,4 +1,4 @@
-"""Items, assets and a GeoBox in, raw pixels of every scene on that grid out, through odc-stac."""
+"""Items, assets and a GeoBox in, raw pixels of every scene on that grid out, by either engine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from mdico_cube.cube.access import Access
 from mdico_cube.cube.address import shown
-from mdico_cube.cube.driver import FileDriver
+from mdico_cube.cube.driver import FileDriver, address_of
 from mdico_cube.cube.ledger import FailedRead
+from mdico_cube.cube.stack import stack_scenes
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ReadSection
 from mdico_cube.spec import Array
@@ -57,7 +58,7 @@ def open_scenes(
         nodata: source value that means no data; None takes what the item declares.
         resampling: asset key -> method.
         access: how the catalog's files are reached; None = as they are.
-        reading: how long to go on after faults; None takes the defaults.
+        reading: which engine, and how long to go on after faults; None takes the defaults.
         failed: filled with the reads that failed for good, whose pixels then mean nothing; None raises instead.
         hopeless: one failed read makes all of them useless: what comes after it is tried once only.
         chunks: lazy Dask chunks; None reads now.
@@ -70,8 +71,19 @@ def open_scenes(
     """
     check_assets(items, assets)
     lazy = chunks is not None  # a graph is shipped around: what it carries stays small
-    names = {_address(item, key): (item.id, key) for item in items for key in assets} if not lazy else {}
-    driver = FileDriver(access or Access(), reading or ReadSection(), names, None if lazy else failed, hopeless)
+    names = {address_of(item, key): (item.id, key) for item in items for key in assets} if not lazy else {}
+    reading = reading or ReadSection()
+    driver = FileDriver(access or Access(), reading, names, None if lazy else failed, hopeless)
+    if reading.engine == "stackstac":
+        side = None if chunks is None else int(min(value for key, value in chunks.items() if key in ("x", "y")))
+        return stack_scenes(
+            *(items, assets, geobox, driver),
+            dtype=dtype,
+            nodata=nodata,
+            resampling={key: resampling.get(key, resampling.get("*", "nearest")) for key in assets},
+            chunk=side,
+            threads=threads,
+        )
     return odc.stac.load(
         items,
         bands=list(assets),
@@ -86,10 +98,6 @@ def open_scenes(
         fail_on_error=True,
         use_overviews=overviews,
     )
-
-
-def _address(item: pystac.Item, key: str) -> str:
-    return item.assets[key].get_absolute_href() or item.assets[key].href
 
 
 def read_scenes(
@@ -137,7 +145,7 @@ def unreadable(items: Sequence[pystac.Item], failed: Sequence[FailedRead]) -> st
     others = len({(read.item, read.asset) for read in failed}) - 1
     return (
         f"{item.collection_id}: item {item.id}, asset {first.asset} cannot be read ({first.error}) from "
-        f"{shown(_address(item, first.asset))}{f', and {others} more files' if others else ''}. Repair or remove the "
+        f"{shown(address_of(item, first.asset))}{f', and {others} more files' if others else ''}. Repair or remove the "
         "file, then go on with --resume."
     )
 
