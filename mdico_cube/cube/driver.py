@@ -75,6 +75,11 @@ class FileDriver:
         with Env(DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=WEB_OPTIONS["GDAL_DISABLE_READDIR_ON_OPEN"]):
             yield
 
+    @property
+    def patient(self) -> bool:
+        """Whether a passing fault is worth waiting for."""
+        return not (self.hopeless and self.failed)
+
     def note(self, address: str, window: tuple[float, float, float, float], error: ReadError) -> None:
         """Keep a read that failed for good; raise it where no list is kept."""
         if self.failed is None:
@@ -113,7 +118,7 @@ class FileReader:
                 return read_file(reach.path, self.source, cfg, dst_geobox, selection)
 
         try:
-            return persist(once, uri, driver.access, driver.reading, not (driver.hopeless and driver.failed))
+            return persist(once, uri, driver.access, driver.reading, driver.patient)
         except ReadError as error:
             left, bottom, right, top = (float(edge) for edge in dst_geobox.boundingbox.bbox)
             driver.note(uri, (left, bottom, right, top), error)

@@ -137,7 +137,7 @@ class FileOfStack:
 
         driver, spec = self.driver, self.facts["spec"]
         try:
-            return persist(once, self.url, driver.access, driver.reading)
+            return persist(once, self.url, driver.access, driver.reading, driver.patient)
         except ReadError as error:
             left, bottom, right, top = (float(edge) for edge in spec.bounds)
             driver.note(self.url, (left, bottom, right, top), error)
