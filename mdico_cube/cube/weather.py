@@ -162,6 +162,9 @@ def plan_weather(
         MdicoError: a band that the source does not tell, no item, or a store that cannot be opened or used.
     """
     name = modality.name
+    if recipe.modalities[name].reducer is not None:
+        operators = ", ".join(f"{band}: {sensor.operators[band]}" for band in modality.band_names)
+        raise MdicoError(f"modalities.{name}.reducer: every band has its own ({operators}). Leave reducer out.")
     source = source_for(catalog, recipe, name, sensor)
     rules, makings = rules_of(source, name), _makings(sensor, modality, source)
     period = recipe.period.period

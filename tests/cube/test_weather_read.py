@@ -25,6 +25,7 @@ from mdico_cube.cube import cells
 from mdico_cube.cube.access import Access
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.cells import CoarseStore
+from mdico_cube.cube.items import read_items
 from mdico_cube.cube.ledger import DONE, FAILED, Ledger
 from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.plan_file import dump_plan, load_plan
@@ -335,6 +336,27 @@ def test_bad_input_is_named(facts: Facts, name: str) -> None:
     facts["area"]["bounds"] = change.get("bounds", facts["area"]["bounds"])
     with pytest.raises(MdicoError, match=says):
         only_weather(facts)
+
+
+def test_a_reducer_is_refused(facts: Facts) -> None:
+    facts["modalities"]["era5"]["reducer"] = "median"
+    with pytest.raises(MdicoError, match=r"every band has its own .*t2m_min: min.*tp: sum"):
+        plan_build(parse_recipe(facts))
+
+
+def test_saved_items_build_the_same_weather_without_the_catalog(facts: Facts, weather_href: Path) -> None:
+    recipe = parse_recipe(facts)
+    want = open_reader(build_cube(recipe)).coarse("era5").values
+    saved = read_items(recipe.output / "items.parquet")
+    assert [item.id for item in saved["era5"].items] == ["weather"]
+    hidden = weather_href.with_suffix(".hidden")
+    weather_href.rename(hidden)
+    try:
+        plan = plan_build(recipe, saved)
+        np.testing.assert_array_equal(read_weather(plan.weather[0], plan.geobox).values, want)
+    finally:
+        hidden.rename(weather_href)
+    assert plan_build(recipe, saved, reuse=True).answers["era5"] is saved["era5"]
 
 
 def test_no_rules_no_weather(facts: Facts) -> None:
