@@ -103,6 +103,19 @@ def test_the_layer_equals_plain_numpy(facts: Facts, weather: xr.Dataset) -> None
     assert chosen.per_step == (744, 672, 744)
 
 
+def test_hourly_sums_dated_by_their_end(facts: Facts, weather: xr.Dataset) -> None:
+    """As ERA5 dates its rain: the value of 00:00 on the first of a month belongs to the month before."""
+    facts["modalities"]["era5"]["bands"] = ["tp"]
+    variables = {"tp": {"name": "fell", "kind": "sum", "unit": "mm"}}
+    plan, layer = only_weather(facts, variables=variables, stamp="end", orography=None)
+    rows, columns = around(weather, plan)
+    want = oracle(weather)[:, 4:][:, :, rows][..., columns]
+    np.testing.assert_allclose(layer.values, want, rtol=2e-5)
+    assert not np.allclose(
+        only_weather(facts, variables=variables, stamp="start", orography=None)[1].values, want, rtol=2e-5
+    )
+
+
 def test_steps_follow_the_local_sun(facts: Facts, weather: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty degrees further east, midnight comes two hours earlier in UTC."""
     monkeypatch.setattr("mdico_cube.cube.weather.longitude", lambda _: 30.0)

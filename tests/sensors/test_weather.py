@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import StoreRules, StoreVariable
 from mdico_cube.sensors.era5 import WEATHER, vapour_deficit
-from mdico_cube.sensors.weather import Operator, Running, Samples, Window, band_recipe, conversion, samples_of
+from mdico_cube.sensors.weather import (
+    Operator,
+    Running,
+    Samples,
+    Window,
+    band_recipe,
+    conversion,
+    samples_of,
+    stamps_of,
+)
 from mdico_cube.spec import Array, Period
 
 HOUR, DAY = pd.Timedelta(hours=1), pd.Timedelta(days=1)
@@ -159,6 +168,24 @@ def test_a_running_total_survives_lost_hours() -> None:
     came = filled(samples_of("since_midnight", "sum", steps(edges), "1h"), total)
     assert came[0] == pytest.approx(fell["2021-02-01 01:00":"2021-02-02 00:00"].sum(), rel=1e-6)  # type: ignore[misc]
     assert np.isnan(came[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "every", "stamp", "came", "gives"),
+    [
+        ("instant", "1h", "end", "2021-03-01 00:00", "2021-03-01 00:00"),
+        ("since_midnight", "1h", "end", "2021-03-01 00:00", "2021-03-01 00:00"),
+        ("sum", "1h", "end", "2021-03-01 00:00", "2021-02-28 23:00"),
+        ("sum", "1h", "start", "2021-03-01 00:00", "2021-03-01 00:00"),
+        ("mean", "1D", "start", "2021-03-01 12:00", "2021-03-01 00:00"),
+        ("mean", "1D", "end", "2021-03-01 00:00", "2021-02-28 00:00"),
+        ("sum", "MS", "start", "2021-02-15 00:00", "2021-02-01 00:00"),
+        ("sum", "MS", "end", "2021-03-01 00:00", "2021-02-01 00:00"),
+    ],
+)
+def test_what_a_date_stands_for(kind: str, every: str, stamp: str, came: str, gives: str) -> None:
+    how = StoreRules(every=every, stamp=stamp, variables={"t2m": StoreVariable(name="v", unit="K")})  # type: ignore[arg-type]
+    assert stamps_of(pd.DatetimeIndex([came]), kind, how)[0] == pd.Timestamp(gives)  # type: ignore[arg-type]
 
 
 def rules(**kinds: str) -> StoreRules:
