@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -26,7 +27,9 @@ from mdico_cube.spec import Array, Modality, Storage
 BUFFER = 64
 """Megabytes of physical values held at one time for shuffling."""
 _MOST = 65536  # windows of a pool, however small they are
-_SLAB = 1 << 19  # values unpacked at one time: they stay in the processor's cache
+_SLAB = 1 << 17  # values of small windows unpacked at one time: they stay in the processor's cache
+_LARGE = 1 << 12  # values from which a window is unpacked by itself
+_NUMPY = {torch.float32: np.float32, torch.bool: np.bool_}
 
 
 class WindowDataset(Dataset[Batch]):
@@ -71,21 +74,28 @@ def unpack_parts(
 
 
 def _unpack(storage: Storage, stored: Array, places: Ints, out: Array, mask: Array) -> None:
-    step = max(1, _SLAB // max(1, prod(stored.shape[1:])))
+    """Large windows one by one, straight into their place; small ones many at a time."""
+    size = max(1, prod(stored.shape[1:]))
+    if size >= _LARGE:
+        for here, values in zip(places.tolist(), stored, strict=True):
+            _, observed = storage.unpack(values, out[here])
+            np.logical_and.reduce(observed, axis=1, out=mask[here])  # (T, h, w)
+        return
+    step = max(1, _SLAB // size)
     for start in range(0, len(places), step):
-        here, part = places[start : start + step], stored[start : start + step]
-        if len(here) == 1:
-            _, observed = storage.unpack(part, out[here[0]][None])
-        else:
-            physical, observed = storage.unpack(part)
-            out[here] = physical
-        mask[here] = np.logical_and.reduce(observed, axis=2)  # (n, T, h, w)
+        few = places[start : start + step]
+        out[few], observed = storage.unpack(stored[start : start + step])
+        mask[few] = np.logical_and.reduce(observed, axis=2)  # (n, T, h, w)
 
 
 def _empty(shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
-    """A tensor to be filled; in a worker it lies in shared memory at once, so that handing it over copies nothing."""
+    """A tensor to be filled.
+
+    In a worker process it lies in shared memory at once, so that handing it over copies nothing. Elsewhere numpy makes
+    it: it asks for huge pages, which are filled several times as fast as torch's.
+    """
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=kind)
+        return torch.from_numpy(np.empty(shape, dtype=_NUMPY[kind]))
     storage = torch.UntypedStorage._new_shared(prod(shape) * kind.itemsize)  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=kind).set_(storage, 0, shape)  # type: ignore[call-overload, no-any-return]
 
@@ -113,9 +123,9 @@ class EpochOrder(Sampler[Pool]):
 
 
 class WindowLoader:
-    """Batches of a source, read ahead: by persistent worker processes, or by one thread where there are none.
+    """Batches of a source, read ahead: by threads of this process, or by persistent worker processes.
 
-    The batches are the same for any number of workers.
+    The batches are the same for any number of workers of either kind.
     """
 
     def __init__(
@@ -123,12 +133,13 @@ class WindowLoader:
         source: WindowSource,
         batch: int,
         seed: int | None = None,
-        workers: int = 0,
+        workers: int = 1,
         buffer: int = BUFFER,
         augment: Augment | None = None,
+        processes: bool = False,
     ) -> None:
         self.dataset = WindowDataset(source, augment)
-        self.workers = workers
+        self.workers, self.processes = workers, processes
         held = min(_MOST, (buffer << 20) // _window_bytes(source))
         self.order = EpochOrder(source.group, batch, held, seed)
 
@@ -136,7 +147,7 @@ class WindowLoader:
         return -(-len(self.dataset) // self.order.batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        pools = self._by_workers() if self.workers else self._by_thread()
+        pools = self._by_processes() if self.processes else self._by_threads()
         for pool, whole in zip(self.order, pools, strict=True):
             for start, stop in zip(pool.cuts[:-1], pool.cuts[1:], strict=True):
                 yield whole.rows(start, stop)
@@ -145,25 +156,29 @@ class WindowLoader:
         """The trainer says which epoch begins."""
         self.order.set_epoch(epoch)
 
-    def _by_workers(self) -> Iterator[Batch]:
-        for found in self._processes:
+    def _by_processes(self) -> Iterator[Batch]:
+        for found in self._forked:
             if isinstance(found, MdicoError):
                 raise found
             yield found
 
-    def _by_thread(self) -> Iterator[Batch]:
-        with ThreadPoolExecutor(1, thread_name_prefix="windows") as thread:
-            ahead = None
-            for pool in self.order:
-                then = thread.submit(self.dataset.__getitem__, pool)
-                if ahead is not None:
-                    yield ahead.result()
-                ahead = then
-            if ahead is not None:
-                yield ahead.result()
+    def _by_threads(self) -> Iterator[Batch]:
+        """Every thread has one pool in work, and one more is ready or begun."""
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="windows") as threads:
+            ahead: deque[Future[Batch]] = deque()
+            try:
+                for pool in self.order:
+                    ahead.append(threads.submit(self.dataset.__getitem__, pool))
+                    if len(ahead) > self.workers:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for late in ahead:
+                    late.cancel()
 
     @cached_property
-    def _processes(self) -> DataLoader[Batch | MdicoError]:
+    def _forked(self) -> DataLoader[Batch | MdicoError]:
         return DataLoader(
             _Told(self.dataset),
             batch_size=None,
@@ -225,9 +240,10 @@ def make_loader(
     source: WindowSource,
     batch: int,
     shuffle_seed: int | None = None,
-    workers: int = 0,
+    workers: int = 1,
     buffer: int = BUFFER,
     augment: Augment | None = None,
+    processes: bool = False,
 ) -> WindowLoader:
     """Batches of a source: shuffled by seed and epoch for training, in order for validation.
 
@@ -235,11 +251,12 @@ def make_loader(
         source: where the windows come from.
         batch: windows of one batch, at most.
         shuffle_seed: of the order and the augmentation; None for validation.
-        workers: processes that read; 0 reads in a thread of this process.
+        workers: how many read at the same time.
         buffer: megabytes of physical values held at one time for shuffling.
         augment: what happens to training batches.
+        processes: the workers are processes instead of threads.
     """
-    return WindowLoader(source, batch, shuffle_seed, workers, buffer, augment)
+    return WindowLoader(source, batch, shuffle_seed, workers, buffer, augment, processes)
 
 
 def _window_bytes(source: WindowSource) -> int:

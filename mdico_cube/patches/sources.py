@@ -102,11 +102,13 @@ class StoredWindows:
             yield np.arange(len(index)), {name: values[index] for name, values in self._held.items()}
             return
         rows = self._rows[index]
-        for places in _runs(rows // self._per_chunk):
+        for run in _runs(rows // self._per_chunk):
+            places = run[np.argsort(rows[run], kind="stable")]
             wanted = rows[places]
-            span = slice(int(wanted.min()), int(wanted.max()) + 1)
+            span = slice(int(wanted[0]), int(wanted[-1]) + 1)
             read = {name: self._read(name, span) for name in self._arrays}
-            yield places, {name: values[wanted - span.start] for name, values in read.items()}
+            unbroken = span.stop - span.start == len(wanted) == len(np.unique(wanted))
+            yield places, read if unbroken else {name: values[wanted - span.start] for name, values in read.items()}
 
     def _read(self, name: str, rows: slice) -> Array:
         reader = self._readers[name]
@@ -167,6 +169,9 @@ class CubeWindows:
         """See WindowSource."""
         chosen, reader = self.windows.take(index), self.reader
         for group in group_windows(chosen, reader.chunk):
+            if chosen.side >= _SMALL and not _overlapping(chosen, group, reader.chunk):
+                yield from self._one_by_one(chosen, group)
+                continue
             y, x = chosen.y[group.index] - group.y.start, chosen.x[group.index] - group.x.start
             blocks = {name: reader.stored(name, group.y, group.x) for name in self.names}  # (T, C, h, w) each
             if chosen.side < _SMALL:
@@ -176,6 +181,14 @@ class CubeWindows:
                 here = slice(row, row + chosen.side), slice(column, column + chosen.side)
                 parts = {name: self._thin(name, block[None, :, :, *here]) for name, block in blocks.items()}
                 yield np.array([place]), parts
+
+    def _one_by_one(self, chosen: Windows, group: Group) -> Iterator[Part]:
+        """Windows that share no chunk, each read by itself."""
+        for place in group.index:
+            y, x = int(chosen.y[place]), int(chosen.x[place])
+            block = slice(y, y + chosen.side), slice(x, x + chosen.side)
+            values = {name: self._thin(name, self.reader.stored(name, *block)[None]) for name in self.names}
+            yield np.array([place]), values
 
     def _thin(self, name: str, stored: Array) -> Array:
         return coarsened(self.modalities[name], stored, self.coarsen.get(name, 1))
@@ -223,10 +236,32 @@ def window_source(
 def cut(block: Array, y: Ints, x: Ints, side: int) -> Array:
     """Windows (N, T, C, side, side) at rows y and columns x of a block (T, C, h, w)."""
     if side == 1:
-        return np.ascontiguousarray(np.moveaxis(block[:, :, y, x], 2, 0))[..., None, None]
+        return _pixels(block, y, x)
     rows = y[:, None, None] + np.arange(side)[None, :, None]
     columns = x[:, None, None] + np.arange(side)[None, None, :]
     return np.moveaxis(block[:, :, rows, columns], 2, 0)
+
+
+def _pixels(block: Array, y: Ints, x: Ints) -> Array:
+    """Series (N, T, C, 1, 1) of pixels of a block (T, C, h, w): the fast way, plane by plane."""
+    steps, bands, height, width = block.shape
+    planes, place = block.reshape(steps * bands, height * width), y * width + x
+    many = 4 * len(place) > height * width
+    chosen = planes if many else np.take(planes, place, axis=1)  # (T*C, N)
+    series = np.empty(chosen.shape[::-1], dtype=block.dtype)
+    for number, plane in enumerate(chosen):
+        series[:, number] = plane
+    found = np.take(series, place, axis=0) if many else series
+    return found.reshape(len(place), steps, bands, 1, 1)
+
+
+def _overlapping(windows: Windows, group: Group, chunk: int) -> bool:
+    """True where reading the whole block decodes fewer chunks than reading each window by itself."""
+    y, x = windows.y[group.index], windows.x[group.index]
+    last = windows.side - 1
+    alone = (((y + last) // chunk - y // chunk + 1) * ((x + last) // chunk - x // chunk + 1)).sum()
+    block = [(span.stop - 1) // chunk - span.start // chunk + 1 for span in (group.y, group.x)]
+    return bool(block[0] * block[1] < alone)
 
 
 def gather(source: WindowSource, index: Ints) -> dict[str, Array]:

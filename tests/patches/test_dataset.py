@@ -128,8 +128,8 @@ def changed(batch: Batch, draw: np.random.Generator) -> Batch:
     )
 
 
-def epochs(source: WindowSource, workers: int, seed: int | None = 5, buffer: int = 1) -> Iterator[Batch]:
-    loader = make_loader(source, 7, seed, workers, buffer, changed)
+def epochs(source: WindowSource, workers: int, processes: bool = False) -> Iterator[Batch]:
+    loader = make_loader(source, 7, 5, workers, 1, changed, processes)
     loader.order.buffer = 20  # several pools
     for epoch in (0, 1):
         loader.set_epoch(epoch)
@@ -152,10 +152,10 @@ def test_any_number_of_workers_gives_the_same_batches(cube: Path, tmp_path: Path
     if kind == "store":
         assert isinstance(source, CubeWindows)
         source = StoredWindows(stored(tmp_path / "s", source), (1,), NAMES, hold=False)
-    first = list(epochs(source, 0))
+    first = list(epochs(source, 1))
     assert len(first) == 2 * 9
-    for workers in (1, 3):
-        for one, two in zip(first, epochs(source, workers), strict=True):
+    for workers, processes in ((4, False), (1, True), (3, True)):
+        for one, two in zip(first, epochs(source, workers, processes), strict=True):
             assert_same(one, two)
     assert not torch.equal(first[0].images["radar"], first[9].images["radar"])  # another epoch, another order
 
@@ -179,12 +179,12 @@ def test_a_pass_that_is_left_early_ends_its_thread(cube: Path) -> None:
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("windows")]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_fault_of_a_reader_reaches_the_trainer(cube: Path, workers: int) -> None:
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_fault_of_a_reader_reaches_the_trainer(cube: Path, processes: bool) -> None:
     source = direct(cube, 2)
     beyond = CubeWindows(Path("/nowhere"), source.windows, NAMES, source.target)
     object.__setattr__(beyond, "modalities", MODALITIES)
     object.__setattr__(beyond, "shapes", source.shapes)
     object.__setattr__(beyond, "group", source.group)
     with pytest.raises(MdicoError, match=r"^/nowhere: is no cube"):
-        list(make_loader(beyond, 4, workers=workers))
+        list(make_loader(beyond, 4, processes=processes))
