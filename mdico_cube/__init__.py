@@ -20,6 +20,8 @@ _HOMES = {
     "open_samples": "mdico_cube.patches.samples",
     "open_index": "mdico_cube.patches.index",
     "index_summary": "mdico_cube.patches.draw",
+    "contact_sheet": "mdico_cube.maps.contact",
+    "export_samples": "mdico_cube.patches.export",
     "examine": "mdico_cube.doctor",
     "load_bundle": "mdico_cube.colearn.bundle",
     "predict_map": "mdico_cube.maps.predict",
