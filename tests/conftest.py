@@ -12,7 +12,9 @@ from hypothesis import settings
 from odc.geo.geobox import GeoBox
 from toy_world import BOUNDS, S2_BANDS, SIZE, STEPS, World, toy_counts, write_tiff
 
+from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.grid import grid_for
+from mdico_cube.patches.labels import label_cube
 from mdico_cube.progress import console
 from mdico_cube.recipe import Area, Recipe, parse_recipe
 
@@ -106,3 +108,24 @@ def recipe_facts(toy_catalog: Path, toy_labels: Path, tmp_path: Path) -> dict[st
 @pytest.fixture
 def recipe(recipe_facts: dict[str, Any]) -> Recipe:
     return parse_recipe(recipe_facts)
+
+
+@pytest.fixture(scope="session")
+def toy_cube(tmp_path_factory: pytest.TempPathFactory, toy_catalog: Path, toy_labels: Path) -> Path:
+    recipe = parse_recipe(
+        {
+            "name": "toy",
+            "output": str(tmp_path_factory.mktemp("cube")),
+            "area": {"bounds": [700000, 5600000, 700960, 5600640], "crs": "EPSG:32631"},
+            "period": {"start": "2021-01-01", "end": "2021-04-30"},
+            "catalog": "local",
+            "href": str(toy_catalog),
+            "modalities": {"sentinel1": {}, "sentinel2": {"bands": ["B04", "B08"]}, "dem": {}},
+            "labels": {"path": str(toy_labels), "classes": [{"name": "a", "source": 1}, {"name": "b", "source": 2}]},
+            "colearn": {"modalities": ["sentinel1", "sentinel2"]},
+            "store": {"chunk": 16, "shard": 64},
+        }
+    )
+    path = build_cube(recipe)
+    label_cube(path, recipe.labels)
+    return path

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.dates import DateFormatter
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -24,7 +25,7 @@ from mdico_cube.patches.splits import FOLDS, Ints
 from mdico_cube.schema import UNLABELLED
 from mdico_cube.spec import Floats, InputSpec
 
-_TILE, _GAP, _BREAK, _TEXT, _HEAD = 66, 3, 16, 176, 74  # pixels of the picture
+_TILE, _GAP, _BREAK, _TEXT, _HEAD = 66, 3, 16, 192, 74  # pixels of the picture
 _MOST = 12  # steps shown of a longer series
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
@@ -164,7 +165,8 @@ def _heads(
     for k, name in enumerate(["label", *(strip.title.split("\n")[0] for strip in still)]):
         place = _TEXT + k * (_TILE + _GAP) + _TILE / 2
         axes.text(place, _HEAD - 8, name, fontsize=SMALL - 1, color=FAINT, ha="center", va="center")
-    for t, step in enumerate(max((strip.steps for strip in moving), key=lambda found: len(found), default=())):
+    longest = sorted(moving, key=lambda strip: -len(strip.steps))[:1]
+    for t, step in enumerate(longest[0].steps if longest else ()):
         place = left + t * (_TILE + _GAP) + _TILE / 2
         day = date.fromisoformat(step)
         text = day.strftime("%b %Y") if day.day == 1 else day.strftime("%d %b")
@@ -219,7 +221,9 @@ def _lines(store: SampleStore, chosen: Ints, series: dict[str, Floats]) -> Figur
                 axes.plot(days, values, color=color, linewidth=1.2, marker="o", markersize=2.5)
             axes.grid(color=LINE, linewidth=0.5)
             axes.tick_params(labelsize=SMALL - 1.5, colors=FAINT, length=0)
-            axes.tick_params(axis="x", rotation=30)
+            axes.set_xlim(days[0] - timedelta(days=8), days[-1] + timedelta(days=8))
+            months = "%b" if days[0].year == days[-1].year else "%b %y"
+            axes.xaxis.set_major_formatter(DateFormatter(months))  # type: ignore[no-untyped-call]
             for spine in axes.spines.values():
                 spine.set_color(LINE)
             if i == 0:

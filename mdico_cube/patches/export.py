@@ -60,7 +60,9 @@ def _schema(store: SampleStore) -> pa.Schema:
     ]
     facts = {name: {"steps": spec.steps, "bands": spec.modality.band_names} for name, spec in store.inputs.items()}
     metadata = {b"mdico_samples": json.dumps(facts).encode()}
-    return pa.schema([*kinds, ("fold", pa.string()), ("label", pa.string()), *series], metadata=metadata)
+    return pa.schema(
+        [*kinds, ("fold", pa.string()), ("label", pa.string()), ("start_date", pa.string()), *series], metadata=metadata
+    )
 
 
 def _parts(store: SampleStore, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -73,6 +75,8 @@ def _parts(store: SampleStore, schema: pa.Schema) -> Iterator[pa.Table]:
         table = {name: pa.array(values[rows]) for name, values in columns.items()}
         table["fold"] = pa.array([folds[int(fold)] for fold in store.fold[rows]])
         table["label"] = pa.array([store.legend[int(label)].name for label in store.label[rows]])
+        first = min((spec.steps[0] for spec in store.inputs.values() if spec.modality.temporal), default="2001-01-01")
+        table["start_date"] = pa.array([first] * len(rows))
         for name, values in stored.items():
             physical, seen = store.inputs[name].modality.storage.unpack(values[..., 0, 0])  # (N, T, C)
             table[name] = _nested(np.where(seen, physical, np.float32(np.nan)))
