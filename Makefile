@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+POSTGRES := /usr/lib/postgresql/15/bin/initdb /usr/share/postgresql/15/extension/postgis.control
 
 .PHONY: demo test services postgres lint notebooks bench clean
 
@@ -39,7 +40,7 @@ $(INSTALLED): constraints.txt pyproject.toml
 
 # A database with PostGIS from Debian, whose own cluster is not wanted, and a complete STAC API apart from our packages.
 .services/.installed:
-	dpkg -s postgresql-15 postgresql-15-postgis-3 >/dev/null 2>&1 || $(MAKE) postgres
+	ls $(POSTGRES) >/dev/null 2>&1 || $(MAKE) postgres
 	$(PYTHON) -m venv .services
 	.services/bin/pip install --quiet stac-fastapi.pgstac==7.2.0 'pypgstac[psycopg]==0.10.0' uvicorn
 	touch $@

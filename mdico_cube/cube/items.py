@@ -21,6 +21,7 @@ import rustac
 import shapely
 
 from mdico_cube.cube.change import changing
+from mdico_cube.cube.place import item_box
 from mdico_cube.cube.target import Location, locate, open_group
 from mdico_cube.errors import MdicoError
 from mdico_cube.schema import LEDGER
@@ -119,7 +120,8 @@ def _row(item: pystac.Item, modality: str, use: str, answer: Answer) -> dict[str
     exact = json.loads(text)
     own = {_MODALITY: modality, _USE: use, _CATALOG: answer.catalog, _SEARCH: answer.search}
     return {
-        **{key: exact[key] for key in ("type", "stac_version", "id", "bbox", "links")},
+        **{key: exact[key] for key in ("type", "stac_version", "id", "links")},
+        "bbox": list(item_box(item) or ()),
         "collection": exact.get("collection"),
         "geometry": _whole(exact["geometry"]),
         "properties": {

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pystac
+import shapely
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 
@@ -38,16 +39,17 @@ def settle_crs(item: pystac.Item, asset: str | None = None) -> str | None:
         MdicoError: the declared CRS is none, or puts the item elsewhere and no such slip explains it.
     """
     code = item_crs(item, asset)
-    if code is None or item.bbox is None or _fits(code, item, asset):
+    box = item_box(item)
+    if code is None or box is None or _fits(code, item, asset, box):
         return code
     short = _SHORT_ZONE.fullmatch(code)
     for whole in (f"EPSG:32{north}0{short[2]}" for north in f"{short[1]}67") if short else ():
-        if _fits(whole, item, asset):
+        if _fits(whole, item, asset, box):
             _replace(item, code, whole)
             return whole
     raise MdicoError(
         f"{item.collection_id}: item {item.id} says {code}, but in that CRS it does not lie at its own bounding box "
-        f"{[round(edge, 2) for edge in item.bbox]}. Its projection metadata are wrong: leave it out or use another "
+        f"{[round(edge, 2) for edge in box]}. Its projection metadata are wrong: leave it out or use another "
         "catalog."
     )
 
@@ -60,14 +62,24 @@ def _replace(item: pystac.Item, code: str, whole: str) -> None:
             fields["proj:epsg"] = int(whole.removeprefix("EPSG:"))
 
 
-def _fits(code: str, item: pystac.Item, asset: str | None) -> bool:
+def item_box(item: pystac.Item) -> tuple[float, float, float, float] | None:
+    """West, south, east, north of an item: its bounding box, else that of its footprint; None where it has neither."""
+    if item.bbox:
+        west, south, east, north = item.bbox if len(item.bbox) == 4 else (*item.bbox[:2], *item.bbox[3:5])
+        return west, south, east, north
+    if item.geometry is None:
+        return None
+    west, south, east, north = shapely.geometry.shape(item.geometry).bounds
+    return west, south, east, north
+
+
+def _fits(code: str, item: pystac.Item, asset: str | None, box: tuple[float, float, float, float]) -> bool:
     """True where a CRS puts the item's raster at the item's bounding box."""
     try:
         to_degrees = degrees_from(code)
     except CRSError:
         return False
-    assert item.bbox is not None
-    west, south, east, north = item.bbox if len(item.bbox) == 4 else (*item.bbox[:2], *item.bbox[3:5])
+    west, south, east, north = box
     centre = _centre(item, asset)
     if centre is None:
         return _in_use(code, (west, south, east, north))

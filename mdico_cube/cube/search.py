@@ -22,6 +22,7 @@ from mdico_cube.cube.catalog import CatalogFile
 from mdico_cube.cube.duplicates import item_time
 from mdico_cube.cube.globe import outline, touches
 from mdico_cube.cube.items import Answer, question
+from mdico_cube.cube.links import CatalogIO, read_item
 from mdico_cube.cube.query import asked_of, matches
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import Source
@@ -258,7 +259,7 @@ def _search_static(
 
 def _collection(href: str, source: Source) -> pystac.Catalog:
     try:
-        root = pystac.read_file(href)
+        root = pystac.read_file(href, stac_io=CatalogIO(href))
         assert isinstance(root, pystac.Catalog)
         if root.id == source.collection:
             return root
@@ -296,7 +297,8 @@ def _search(href: str, collection: str, query: Mapping[str, Any], **where: Any) 
                 f"catalog {shown(href)} has no collection {collection!r}: it has {', '.join(sorted(known))}. "
                 f"Set the modality's source.collection.{did_you_mean(collection, known)}"
             )
-        yield from client.search(collections=[collection], **where, **asked_of(client, query)).items()
+        found = client.search(collections=[collection], **where, **asked_of(client, query))
+        yield from map(read_item, found.items_as_dicts())
     except APIError as error:
         raise MdicoError(f"catalog {shown(href)}: the search failed ({plain(error)}). Try again later.") from error
 

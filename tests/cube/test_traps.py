@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,21 @@ import pytest
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.transform import Affine
+from servers import FileServer
 from shapely import MultiPolygon, box
 from toy_world import World
 
+from mdico_cube.cube import search
 from mdico_cube.cube.build import compute_block
 from mdico_cube.cube.catalog import load_catalog
 from mdico_cube.cube.check import Verdict, judge_item
 from mdico_cube.cube.duplicates import newest
 from mdico_cube.cube.items import Answer, pack_items, unpack_items
+from mdico_cube.cube.links import read_item
 from mdico_cube.cube.place import item_crs
-from mdico_cube.cube.plan import _assign, _usable, plan_build
+from mdico_cube.cube.plan import _assign, plan_build, usable
 from mdico_cube.cube.search import recall
+from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Source, parse_recipe
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.spec import Period
@@ -68,6 +73,11 @@ TRAPS = {
         f"{HERE}::test_a_mended_crs_does_not_get_into_the_saved_items",
     ),
     "footprints in two parts over the antimeridian": f"{HERE}::test_a_footprint_over_the_antimeridian",
+    "assets without an address": f"{HERE}::test_an_asset_without_an_address_is_none",
+    "links from the web to this machine's files": (
+        f"{HERE}::test_a_catalog_of_the_web_does_not_link_to_files_of_this_machine",
+        "cube/test_search.py::test_a_remote_catalog_cannot_make_us_read_local_files",
+    ),
     "footprints with an empty part": f"{HERE}::test_an_empty_part_of_a_footprint_is_left_out_of_the_file",
     "elevation tiles at the pole with pixels ten times as wide as high": f"{HERE}::test_a_tile_at_the_pole",
     "STAC 0.7 and 1.0.0-beta beside 1.0": f"{HERE}::test_old_items_of_landsatlook_are_refused_by_name",
@@ -106,7 +116,7 @@ def item(
     when = pystac.utils.str_to_datetime(properties.pop("datetime", "2021-06-01T10:30:00Z"))
     one = pystac.Item("x", None, None, when, properties, collection=source.collection)
     fields = {**({"raster:bands": [band]} if band else {}), **asset}
-    for key in [*(source.assets.get(b, b) for b in sensor.reads or sensor.defaults), *filter(None, [source.quality])]:
+    for key in [*(source.keys(b)[0] for b in sensor.reads or sensor.defaults), *source.quality_keys[:1]]:
         one.add_asset(key, pystac.Asset("https://example.org/x.tif", media_type=TIFF, extra_fields=dict(fields)))
     return one
 
@@ -215,19 +225,21 @@ def test_a_contradicted_offset_is_doubted(properties: dict[str, Any], offset: fl
     assert bool(verdict.doubt) == bool(doubt)
 
 
-def test_a_mended_crs_does_not_get_into_the_saved_items() -> None:
+@pytest.mark.parametrize("has_box", [True, False])
+def test_a_mended_crs_does_not_get_into_the_saved_items(has_box: bool) -> None:
     """Saved items are as the catalog gave them: what is mended is mended again at every plan."""
     bbox = [-177.74, -45.68, -174.68, -43.52]
     raster = {"proj:transform": [30, 0, 442485, 0, -30, 5179315], "proj:shape": [7951, 7941]}
     one = item("planetary-computer", "landsat", {"proj:epsg": 3271}, **raster)
-    one.bbox, one.geometry = bbox, box(*bbox).__geo_interface__
+    one.bbox, one.geometry = bbox if has_box else None, box(*bbox).__geo_interface__  # nine real items have no bbox
     answer = Answer("https://example.org", "", (one,))
     source, sensor = load_catalog("planetary-computer").modalities["landsat"], get_sensor("landsat")
-    (mended,), left_out = _usable(answer.items, source, sensor, sensor.modality)
+    (mended,), left_out = usable(answer.items, source, sensor, ("red",))
     assert (mended.properties["proj:epsg"], left_out) == (32701, {})
     (back,) = unpack_items(pack_items({"landsat": answer}, {}), "x")["landsat"].items
+    assert (back.bbox or None) == one.bbox
     assert item_crs(back, "red") == item_crs(one, "red") == "EPSG:3271"
-    assert _usable((back,), source, sensor, sensor.modality)[0][0].properties["proj:epsg"] == 32701
+    assert usable((back,), source, sensor, ("red",))[0][0].properties["proj:epsg"] == 32701
 
 
 def test_a_footprint_over_the_antimeridian() -> None:
@@ -275,3 +287,27 @@ def test_a_tile_at_the_pole(tmp_path: Path, recipe_facts: dict[str, Any]) -> Non
     np.testing.assert_allclose(
         np.median(terrain[1]), np.degrees(np.arctan(0.1)), rtol=0.03
     )  # the CRS is 2.7 % off here
+
+
+def test_an_asset_without_an_address_is_none() -> None:
+    """Reflectance-only scenes of the Planetary Computer's landsat-8-c2-l2 carry thermal assets that lead nowhere."""
+    one = item("planetary-computer", "landsat_st", {"landsat:correction": "L2SR"})
+    facts = one.to_dict(include_self_link=False)
+    assert one.assets.keys() == {"lwir11", "qa_pixel"}
+    del facts["assets"]["lwir11"]["href"]
+    back = read_item(facts)
+    assert back.assets.keys() == {"qa_pixel"}
+    assert judge("planetary-computer", "landsat_st", back).missing == ("lwir11",)
+
+
+def test_a_catalog_of_the_web_does_not_link_to_files_of_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text('{"password": "hush-hush"}')
+    page = {"type": "Catalog", "id": "c", "description": "", "stac_version": "1.0.0"}
+    for href in (str(tmp_path / "secret.json"), (tmp_path / "secret.json").as_uri(), "/vsicurl/http://x/secret.json"):
+        page["links"] = [{"rel": "child", "href": href}]
+        (tmp_path / "catalog.json").write_text(json.dumps(page))
+        with FileServer(tmp_path) as server, pytest.raises(MdicoError) as caught:
+            search._collection(f"{server.address}/catalog.json", Source(collection="x"))
+        assert "hush" not in str(caught.value)
+        assert "a remote catalog may not ask for" in str(caught.value) or "cannot be read" in str(caught.value)
+        assert server.count("secret") == 0

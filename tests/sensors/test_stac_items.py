@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from mdico_cube.cube.catalog import load_catalog
 from mdico_cube.cube.check import judge_item
 from mdico_cube.cube.duplicates import newest
 from mdico_cube.cube.items import reasons
+from mdico_cube.cube.links import read_item
 from mdico_cube.recipe import Source
 from mdico_cube.sensors.registry import get_sensor
 
@@ -58,23 +60,33 @@ def sources_of(folder: str, collection: str) -> list[tuple[str, Source]]:
 
 def table() -> str:
     groups: dict[tuple[str, str], list[pystac.Item]] = defaultdict(list)
+    declared: dict[tuple[str, str], set[str]] = defaultdict(set)
     with (DATA / "index.csv").open() as file:
         for row in csv.DictReader(file):
-            if row["kind"] == "Feature":
-                folder, collection, _ = row["file"].split("/")
-                groups[folder, collection].append(pystac.Item.from_dict(json.loads((DATA / row["file"]).read_text())))
-    return "\n".join(line for key, items in sorted(groups.items()) for line in lines(*key, items)) + "\n"
+            folder, collection, _ = row["file"].split("/")
+            content = json.loads(plain((DATA / row["file"]).read_bytes()))
+            if row["kind"] == "Collection":
+                declared[folder, collection] |= set(content.get("item_assets", {}))
+            found = content["features"] if row["kind"] == "FeatureCollection" else [content]
+            if row["kind"] != "Collection":
+                groups[folder, collection] += [read_item(item) for item in found]
+    keys = sorted({*groups, *declared})
+    return "\n".join(line for key in keys for line in lines(*key, groups[key], declared[key])) + "\n"
 
 
-def lines(folder: str, collection: str, items: list[pystac.Item]) -> list[str]:
+def plain(content: bytes) -> bytes:
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+
+
+def lines(folder: str, collection: str, items: list[pystac.Item], declared: set[str]) -> list[str]:
     title = f"{folder} / {collection}"
     found = sources_of(folder, collection)
     if not found:
         return [f"{title}: {len(items)} items, no sensor reads them", ""]
-    return [line for modality, source in found for line in section(title, modality, source, items)]
+    return [line for modality, source in found for line in section(title, modality, source, items, declared)]
 
 
-def section(title: str, modality: str, source: Source, items: list[pystac.Item]) -> list[str]:
+def section(title: str, modality: str, source: Source, items: list[pystac.Item], declared: set[str]) -> list[str]:
     decided: Counter[str] = Counter()
     sensor = get_sensor(modality)
     for item in items:
@@ -88,10 +100,15 @@ def section(title: str, modality: str, source: Source, items: list[pystac.Item])
     kept, gone = newest(items)
     distinct = len({item.id for item in items})
     heading = f"{title} as {modality}: {len(items)} items, {distinct} ids, {len({i.id for i in kept})} acquisitions"
-    bands = ", ".join("|".join(source.keys(band)) for band in sensor.reads or sensor.defaults)
+    keys = [source.keys(band) for band in sensor.reads or sensor.defaults]
+    bands = ", ".join("|".join(names) for names in keys)
+    keys += [source.quality_keys] if source.quality_keys else []
+    lacking = ["|".join(names) for names in keys if not declared & set(names)]
+    known = f"lacks {', '.join(lacking)}" if lacking else "has them all"
     return [
         heading,
         f"       bands {bands}; mask {'|'.join(source.quality_keys) or 'none'}",
+        *([f"       the collection {known}"] if declared else []),
         *(f"{count:5d}  {text}" for text, count in sorted(decided.items())),
         *(f"{count:5d}  left out: {reason}" for reason, count in sorted(reasons(gone).items())),
         "",
