@@ -37,6 +37,7 @@ _HOMES = {
         (
             *(
                 "plan",
+                "foresee",
                 "refresh",
                 "scenes",
                 "build",

@@ -23,13 +23,15 @@ from mdico_cube.cube.build import build_cube, check_free
 from mdico_cube.cube.catalog import catalog_folder
 from mdico_cube.cube.change import writing
 from mdico_cube.cube.clusters import dask_client
+from mdico_cube.cube.estimate import estimate
 from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.items import ITEMS, Change, compare_items, read_items
 from mdico_cube.cube.jobs import Retry
 from mdico_cube.cube.lazy import lazy_scenes, lazy_weather
 from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.reader import open_reader
-from mdico_cube.cube.target import Location, cube_location
+from mdico_cube.cube.stale import counted, due_shards
+from mdico_cube.cube.target import Location, cube_location, exists
 from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.demo.region import DemoRegion, write_region
 from mdico_cube.errors import MdicoError
@@ -94,6 +96,25 @@ def plan(recipe: Recipe, items: Path | str | None = None) -> BuildPlan:
     """
     _check(recipe)
     return plan_build(recipe, None if items is None else read_items(items))
+
+
+def foresee(recipe: Recipe, planned: BuildPlan, calibrate: bool = False) -> dict[str, Any]:
+    """What a build will cost, and where a cube stands, which shards it would do and why; nothing is written.
+
+    Args:
+        recipe: the plan's recipe.
+        planned: what `plan` gave.
+        calibrate: read one time step of one shard per modality to foresee the time.
+
+    Returns:
+        Requests, tasks, memory, seconds and warnings; and `due`: modality -> why -> shards.
+
+    Raises:
+        MdicoError: the cube that stands cannot be read, or a calibration read fails.
+    """
+    place = cube_location(recipe)
+    due = counted(due_shards(place, planned)) if exists(place) else None
+    return {**estimate(planned, recipe, calibrate), "due": due}
 
 
 def refresh(recipe: Recipe) -> tuple[BuildPlan, list[Change]]:
@@ -505,6 +526,7 @@ __all__ = [
     "Places",
     "build",
     "evaluate",
+    "foresee",
     "index_samples",
     "pipeline_folder",
     "plan",

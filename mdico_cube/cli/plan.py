@@ -14,6 +14,7 @@ from rich.table import Table
 import mdico_cube as mdico
 from mdico_cube.cli.door import AsJson, Items, RecipeFile, app, out, size
 from mdico_cube.cube.items import reasons
+from mdico_cube.progress import span
 from mdico_cube.recipe import load_recipe
 
 
@@ -25,16 +26,23 @@ def plan(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Say what is new, changed or gone since the build.")
     ] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Read a little of each modality to foresee the time.")
+    ] = False,
 ) -> None:
-    """What a build would read and write, before any pixel is read.
+    """What a build would read and write, before any pixel is read; where a cube stands, what is stale and why.
 
     Example: `mdico plan region.yml --json`, or `mdico plan region.yml --refresh` to see what the catalog has now.
     """
+    facts = load_recipe(recipe)
+    changes: list[Any] | None = None
     if refresh:
-        planned, changes = mdico.refresh(load_recipe(recipe))
-        summary = {**planned.summary(), "changes": [asdict(change) for change in changes]}
+        planned, changes = mdico.refresh(facts)
     else:
-        summary = mdico.plan(load_recipe(recipe), items).summary()
+        planned = mdico.plan(facts, items)
+    summary = {**planned.summary(), "estimate": mdico.foresee(facts, planned, calibrate)}
+    if changes is not None:
+        summary["changes"] = [asdict(change) for change in changes]
     if as_json:
         sys.stdout.write(json.dumps(summary, indent=1) + "\n")
     else:
@@ -67,7 +75,28 @@ def _print_plan(summary: Mapping[str, Any]) -> None:
             out.print(f"{name}: offset {offset}: {count} scenes", soft_wrap=True)
         for reason, count in reasons(facts["left_out"]).items():
             out.print(f"{name}: {count} items left out: {reason}", soft_wrap=True)
+    _print_costs(summary["estimate"])
     for change in summary.get("changes", ()):
         out.print(f"{change['modality']}: {change['item']} is {change['kind']}", soft_wrap=True)
     if "changes" in summary:
         out.print(f"since the last build: {len(summary['changes'])} changes")
+
+
+def _print_costs(costs: Mapping[str, Any]) -> None:
+    table = Table(
+        "modality", "found", "scenes by month", "tasks", "reads", "requests", "memory per task", title="costs"
+    )
+    for name, cost in costs["modalities"].items():
+        months = ", ".join(f"{month}: {count}" for month, count in cost["months"].items())
+        numbers = (f"{cost[key]:,}" for key in ("tasks", "reads", "requests"))
+        table.add_row(name, str(cost["found"]), months, *numbers, size(cost["memory"]))
+    out.print(table)
+    if costs["seconds"] is not None:
+        out.print(f"time: about {span(costs['seconds'])} with {costs['workers']} workers at the speed of a first read")
+    for modality, reasons_of in (costs["due"] or {}).items():
+        for why, count in reasons_of.items():
+            out.print(f"{modality}: {count} shards {why}", soft_wrap=True, markup=False)
+    if costs["due"] == {}:
+        out.print("the cube stands: nothing is stale")
+    for warning in costs["warnings"]:
+        out.print(f"warning: {warning}", soft_wrap=True)

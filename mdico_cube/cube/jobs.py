@@ -128,23 +128,42 @@ def _digest(plan: BuildPlan, key: Key) -> str:
     return layer.origin.digest if isinstance(layer, WeatherPlan) else _shard_job(plan, layer, key).digest
 
 
+def job_parts(plan: BuildPlan, key: Key) -> tuple[Origin, tuple[str, ...]]:
+    """What decides a shard's values, and the ids of the items in it."""
+    layer = plan.layer(key.modality)
+    if isinstance(layer, WeatherPlan):
+        return layer.origin, tuple(item.id for item in layer.items)
+    job = _shard_job(plan, layer, key)
+    return job.origin, tuple(scene.item.id for scene in layer.scenes_of(job.block))
+
+
 def _shard_job(plan: BuildPlan, layer: LayerPlan, key: Key) -> Job:
     shard = plan.shard_at(key.row, key.column)
     block = plan.block(shard)
     return Job(layer, shard, block, layer.origin(block))
 
 
-def unfinished(path: Location, plan: BuildPlan, retry: Sequence[Retry] = ()) -> list[Key]:
+def unfinished(
+    path: Location, plan: BuildPlan, retry: Sequence[Retry] = (), known: Sequence[str] | None = None
+) -> list[Key]:
     """Jobs to do: shards that are missing, failed, stale or have gaps.
 
     Args:
         path: the cube.
         plan: what should stand there.
         retry: only these kinds; empty = all.
+        known: modalities that the cube holds, if not all; every shard of another is to be done.
     """
-    heads = {layer.modality.name: Ledger(path, layer.modality.name).heads() for layer in plan.every}
+    heads = {
+        layer.modality.name: Ledger(path, layer.modality.name).heads()
+        for layer in plan.every
+        if known is None or layer.modality.name in known
+    }
     keys = []
     for key in _keys(plan):
+        if key.modality not in heads:
+            keys.append(key)
+            continue
         states, digests = heads[key.modality]
         same = digests[key.row, key.column].tobytes() == _digest(plan, key).encode()
         if _is_wanted(int(states[key.row, key.column]), same, retry):

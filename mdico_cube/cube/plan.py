@@ -213,7 +213,8 @@ class BuildPlan:
     def identity(self) -> str:
         """SHA-256 of everything that decides the cube: two builders with the same one may share the work."""
         grid = [str(self.geobox.crs), list(self.geobox.affine)[:6], list(self.geobox.shape), self.shard]
-        return _sha([grid, [layer.identity for layer in self.layers]])
+        coarse = [[weather.modality.name, weather.origin.digest] for weather in self.weather]
+        return _sha([grid, [layer.identity for layer in self.layers], coarse])
 
     def shard_at(self, row: int, column: int) -> Shard:
         """One shard by its place."""

@@ -1,0 +1,81 @@
+"""A cube and a plan in, every shard that a build would do and why out, before anything is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mdico_cube.cube.jobs import Key, job_parts, unfinished
+from mdico_cube.cube.ledger import FAILED, GAPS, MISSING, Entry, Ledger, Origin
+from mdico_cube.cube.plan import BuildPlan
+from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.target import Location
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One shard that a build would do."""
+
+    modality: str
+    row: int
+    column: int
+    kind: str
+    """missing, failed, gaps or stale."""
+    why: str
+    """What is different, in one line."""
+
+
+def due_shards(path: Location, plan: BuildPlan) -> list[Due]:
+    """Every shard that is to be built, and why. A modality that the cube lacks counts as missing."""
+    reader = open_reader(path)
+    moved = reader.geobox != plan.geobox
+    found = []
+    for key in unfinished(path, plan, known=() if moved else tuple(reader.layers)):
+        origin, items = job_parts(plan, key)
+        if moved or key.modality not in reader.layers:
+            entry = Entry(MISSING)
+        else:
+            entry = Ledger(path, key.modality).read(key.row, key.column)
+        found.append(_due(key, entry, origin, items))
+    return found
+
+
+def _due(key: Key, entry: Entry, origin: Origin, items: Sequence[str]) -> Due:
+    place = (key.modality, key.row, key.column)
+    if entry.state == MISSING:
+        return Due(*place, "missing", "not built yet")
+    if entry.state == FAILED:
+        return Due(*place, "failed", f"failed: {entry.error}")
+    if entry.state == GAPS and entry.digest == origin.digest:
+        return Due(*place, "gaps", f"{len(entry.failed_reads)} reads failed for good")
+    return Due(*place, "stale", why_stale(entry, origin, items))
+
+
+def why_stale(entry: Entry, origin: Origin, items: Sequence[str]) -> str:
+    """What of a shard's origin is different now."""
+    reasons = [
+        f"{name} was {entry.settings.get(name, 'not set')}, is {origin.settings.get(name, 'not set')}"
+        for name in sorted({*entry.settings, *origin.settings})
+        if entry.settings.get(name) != origin.settings.get(name)
+    ]
+    if entry.grid != origin.grid:
+        reasons.append("its part of the grid is another")
+    new = [step for step in origin.steps if step not in entry.steps]
+    gone = [step for step in entry.steps if step not in origin.steps]
+    changed = [step for step in origin.steps if step in entry.steps and entry.steps[step] != origin.steps[step]]
+    reasons += [f"new steps {', '.join(new)}"] if new else []
+    reasons += [f"steps {', '.join(gone)} are gone"] if gone else []
+    if changed:
+        more, fewer = sorted({*items} - {*entry.items}), sorted({*entry.items} - {*items})
+        said = [f"{sign}{len(ids)} ({ids[0]} ...)" for sign, ids in (("+", more), ("-", fewer)) if ids]
+        reasons.append(f"scenes of {', '.join(changed)}: {' '.join(said) or 'other offsets or addresses'}")
+    return "; ".join(reasons) or "made by another version"
+
+
+def counted(due: Sequence[Due]) -> dict[str, dict[str, int]]:
+    """Modality -> why -> shards."""
+    found: dict[str, Counter[str]] = {}
+    for one in due:
+        found.setdefault(one.modality, Counter())[f"{one.kind}: {one.why}"] += 1
+    return {name: dict(count.most_common()) for name, count in found.items()}
