@@ -130,6 +130,8 @@ def _draw_fold(
             pools[label] = _smallest(here if before is None else before + here, cap, section.per_group, False)
     if fold == TRAIN:
         _check_classes(index, found, legend, section)
+    if section.per_group is not None:  # what a parcel may not give does not count
+        found = np.array([0 if pool is None else pool.y.size for pool in pools])
     sizes = _sizes(found, cap, section)
     chosen = [
         _smallest(pool, size, section.per_group, True)

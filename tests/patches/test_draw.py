@@ -112,6 +112,13 @@ def test_at_most_so_many_of_one_parcel(tmp_path: Path, parts: int) -> None:
     assert (whole.y == windows.y).all()
 
 
+def test_balanced_classes_stay_equal_under_a_cap_per_parcel(tmp_path: Path) -> None:
+    label, group = np.repeat([0, 1, 2], [90, 60, 30]), np.r_[np.repeat(range(1, 91), 1), [91] * 60, np.arange(92, 122)]
+    index = index_of(tmp_path, y=np.arange(180), x=[0] * 180, label=label, group=group)
+    section = SampleSection(balance="balanced", per_group=4, validation=0)
+    assert classes_of(draw_windows(index, LEGEND, section), TRAIN) == [4, 4, 4], "the second class lies in one parcel"
+
+
 FILTERS: list[tuple[dict[str, Any], dict[str, Any], list[int]]] = [
     ({"valid_sentinel1": [0.0, 0.2, 0.5, 1.0]}, {"min_valid": 0.5}, [2, 3]),
     ({"valid_sentinel1": [0.0, 0.2, 0.5, 1.0]}, {"min_valid": {"sentinel1": 0.6}}, [3]),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from odc.geo.geobox import GeoBox
+from rasterio.features import rasterize
 from shapely.geometry import Polygon, box
 from small_cube import LAYERS, small_cube
 from small_cube import grid as small_grid
@@ -164,6 +165,13 @@ def test_blocks_equal_the_whole(grid: GeoBox, tmp_path: Path, kind: str, crs: st
     whole = rasterize_labels(chosen, grid)
     assert whole.parcel is not None
     assert len(np.unique(whole.parcel)) > 20
+    expected = np.full(SIZE, 255)
+    listed = (frame if kind == "parquet" else gpd.read_file(path)).to_crs(str(grid.crs))  # FlatGeobuf sorts its rows
+    for outline, crop in zip(listed.geometry, listed.crop, strict=True):
+        if crop != "rye":
+            inside = rasterize([(outline, 1)], out_shape=SIZE, transform=grid.affine)
+            expected[inside == 1] = ["wheat", "maize"].index(crop)
+    assert (whole.label == expected).mean() > 0.999, "of overlapping outlines the last of the file counts"
     for side in (7, 40):
         for y in range(0, SIZE[0], side):
             for x in range(0, SIZE[1], side):

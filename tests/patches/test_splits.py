@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.patches.splits import TEST, TRAIN, UNUSED, VALIDATION, assign_folds
+from mdico_cube.patches.splits import TEST, TRAIN, UNUSED, VALIDATION, Marks, Split, assign_folds
+from mdico_cube.patches.windows import window_folds
 from mdico_cube.recipe import SampleSection
 
 
@@ -111,6 +112,22 @@ def test_over_k_runs_every_block_is_tested_once(region, k: int) -> None:  # type
         assert ((fold != UNUSED) == used).all()
         assert (fold == TRAIN).any()
         assert (fold == VALIDATION).any() == (section.validation > 0)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_pixel_with_several_places_is_of_the_strictest_fold(order: tuple[int, int]) -> None:
+    """Two places on one pixel, of years that train and test, and one beside them."""
+    at = np.array([5, 5, 9])
+    marks = Marks(at, at, np.array([*order, 0]))
+    split = Split((20, 20), 10, 1, "year", np.array([TRAIN, TEST], np.uint8), None, marks)
+    labels = ArrayLabels(np.full((20, 20), -1, np.int16))
+    folds = split.folds(labels, slice(0, 20), slice(0, 20))
+    assert (folds[5, 5], folds[9, 9], (folds > 0).sum()) == (TEST, TRAIN, 2)
+    y, x = at - 1, at - 1
+    own = split.fold_of(marks.unit)
+    raw, _, _ = split.around(labels, slice(0, 20), slice(0, 20), 0)
+    wanted = [TEST if unit else 0 for unit in order]
+    assert window_folds(raw, y, x, 3, 1, own).tolist() == [*wanted, TRAIN], "the place of the training year is left out"
 
 
 def test_the_seed_decides() -> None:
