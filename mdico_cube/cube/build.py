@@ -13,6 +13,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from mdico_cube import __version__
+from mdico_cube.cube.block import write_shards
 from mdico_cube.cube.change import writing
 from mdico_cube.cube.claims import Claims
 from mdico_cube.cube.composite import mosaic, reduce_step
@@ -22,10 +23,10 @@ from mdico_cube.cube.jobs import Built, Job, Retry, ShardTask, run_jobs, unfinis
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, DOUBT, FAILED, GAPS, Entry, Ledger
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
-from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.reader import forget_readers, open_reader
 from mdico_cube.cube.scenes import Notes, read_calibrated
 from mdico_cube.cube.store import create_cube, keep_recipe
-from mdico_cube.cube.target import Location, Target, cube_location, exists, open_group
+from mdico_cube.cube.target import Location, Target, cube_location, exists, note_location, open_group
 from mdico_cube.cube.work import WorkFolder
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
@@ -73,15 +74,20 @@ def build_cube(
                 keep_recipe(path, _recipe_text(recipe))
             else:
                 _create(path, plan, recipe, overwrite, claims)
+            with writing(recipe.output):
+                note_location(recipe.output, path)
             with writing(path):
                 save_items(plan.items_file(), recipe.output, path)
-        run_jobs(path, plan, unfinished(path, plan, retry), task, cluster, claims)
+        run_jobs(path, plan, unfinished(path, plan, retry), task, cluster, claims, recipe.store.wave)
+    forget_readers()
     return path
 
 
 def _recipe_text(recipe: Recipe) -> str:
     """The recipe as JSON for the cube: without places, and without queries and cluster options, which may be secret."""
-    return json.dumps(without_queries(recipe.model_dump(mode="json", exclude={"output", "cluster"})))
+    return json.dumps(
+        without_queries(recipe.model_dump(mode="json", exclude={"output": True, "cluster": True, "store": {"target"}}))
+    )
 
 
 def check_free(path: Location, overwrite: bool, resume: bool) -> None:
@@ -102,6 +108,7 @@ def _create(path: Location, plan: BuildPlan, recipe: Recipe, overwrite: bool, cl
         {"mdico_recipe": _recipe_text(recipe), "mdico_version": __version__},
         ledger_shape=_shard_counts(plan),
         overwrite=overwrite,
+        level=recipe.store.level,
     )
 
 
@@ -165,11 +172,12 @@ def run_job(path: Target, job: Job, threads: int, holds: Callable[[], bool] = la
             _keep_notes(notes, stands, ids)
         offsets, doubts = _offsets(job.layer, scenes, notes)
         offsets = {**{item: said for item, said in stands.offsets.items() if kept and item in ids}, **offsets}
-        observed = job.layer.modality.storage.observed(stored)
+        seen = job.layer.modality.storage.observed
+        per_step = np.array([seen(step).all(axis=0).mean() for step in stored])  # by turns: small arrays are faster
         if not holds():
             return Built(lost=True)
         ledger.forget(job.shard.row, job.shard.column)
-        array[..., job.shard.y, job.shard.x] = stored if job.layer.modality.temporal else stored[0]
+        write_shards(array, job.shard.y, job.shard.x, stored if job.layer.modality.temporal else stored[0])
         entry = Entry(
             GAPS if notes.failed else DONE,
             job.digest,
@@ -178,7 +186,8 @@ def run_job(path: Target, job: Job, threads: int, holds: Callable[[], bool] = la
             floors={item: round(floor, 4) for item, floor in notes.floors.items() if np.isfinite(floor)},
             failed_reads=tuple(notes.failed),
             stand_ins=notes.stand_ins,
-            valid_fraction=float(observed.all(axis=1).mean()),
+            valid_fraction=float(per_step.mean()),
+            step_fractions=dict(zip(job.layer.steps, per_step.round(4).tolist(), strict=True)),
             seconds=round(time.monotonic() - start, 3),
             bytes_written=stored.nbytes,
             version=__version__,

@@ -7,7 +7,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore, ObjectStore
 
-from mdico_cube.cube.remote import conflict_detector, fault_text, icechunk_repository, is_remote_fault
+from mdico_cube.cube.remote import conflict_solver, fault_text, icechunk_repository, is_remote_fault
 from mdico_cube.cube.target import (
     ROOT,
     Location,
@@ -79,18 +79,20 @@ class Change:
 
 
 @contextmanager
-def changing(location: Location, message: str, metadata: bool = False) -> Iterator[Change]:
+def changing(location: Location, message: str, metadata: bool = False, partial: bool = False) -> Iterator[Change]:
     """Write to a cube that stands; at the end its changes count.
 
-    An exception leaves an icechunk repository as it was, and a Zarr store with what was written until then.
+    After an exception a Zarr store has what was written until then; an icechunk repository is as it was, or has what
+    was written until then where `partial` says that this makes sense.
 
     Args:
         location: the cube.
         message: of the commit.
         metadata: arrays, groups or attributes change too, not pixels alone.
+        partial: what is there when an exception comes is worth a commit, as each shard has its own entry.
 
     Raises:
-        MdicoError: another builder committed the same shard in the meantime, or the place cannot be written.
+        MdicoError: another builder changed the same metadata in the meantime, or the place cannot be written.
     """
     place = locate(location)
     if not is_icechunk(place):
@@ -100,14 +102,20 @@ def changing(location: Location, message: str, metadata: bool = False) -> Iterat
         return
     assert isinstance(place, str)
     session = icechunk_repository(place).writable_session("main")
-    yield Change(place, session)
+    try:
+        yield Change(place, session)
+    except BaseException:
+        if partial:
+            with suppress(MdicoError):
+                _commit(place, session, f"{message}, stopped")
+        raise
     _commit(place, session, message)
 
 
 def _commit(address: str, session: Any, message: str) -> None:
     if session.has_uncommitted_changes:
         with writing(address):
-            session.commit(message, rebase_with=conflict_detector(address))
+            session.commit(message, rebase_with=conflict_solver(address))
 
 
 @contextmanager

@@ -27,7 +27,6 @@ from mdico_cube.progress import Meter, meter, say
 from mdico_cube.recipe import ClusterSection
 
 Retry = Literal["failed", "gaps", "stale"]
-_COMMIT = 64
 """Shards in one commit of an icechunk repository."""
 
 
@@ -209,8 +208,11 @@ def run_jobs(
     make_task: Callable[[str], ShardTask],
     cluster: ClusterSection,
     claims: Claims,
+    commit: int = 64,
 ) -> None:
     """Do the jobs on the recipe's crew; a shard that another builder has in hand is left to it.
+
+    An icechunk repository takes `commit` shards at once.
 
     Raises:
         MdicoError: some shards could not be built (the others are kept), or the store or the cluster failed.
@@ -227,7 +229,7 @@ def run_jobs(
             claims.work.write(f"plan/{claims.name}", dump_plan(plan))
         gauge = stack.enter_context(meter("build", len(keys)))
         try:
-            for wave in _waves(path, keys):
+            for wave in _waves(path, keys, commit):
                 _do_wave(path, plan, wave, make_task(claims.name), crew, claims, gauge, tally)
         except KeyboardInterrupt:
             say(f"build: {gauge.done - gauge.failed} of {len(keys)} shards are finished and kept")
@@ -235,9 +237,9 @@ def run_jobs(
     tally.tell(len(keys))
 
 
-def _waves(path: Location, keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
+def _waves(path: Location, keys: Sequence[Key], commit: int) -> Iterator[Sequence[Key]]:
     """All jobs at once, or so many as make one commit."""
-    size = _COMMIT if is_icechunk(path) else len(keys)
+    size = commit if is_icechunk(path) else len(keys)
     for start in range(0, len(keys), size):
         yield keys[start : start + size]
 
@@ -254,7 +256,7 @@ def _do_wave(
 ) -> None:
     """Jobs whose results count together: claims are given back when they do."""
     done: list[Key] = []
-    with changing(path, f"{len(keys)} shards") as change:
+    with changing(path, f"{len(keys)} shards", partial=True) as change:
         if is_icechunk(path):
             store = change.target if crew.here else change.away()
             assert isinstance(store, Store)

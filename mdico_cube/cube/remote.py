@@ -148,6 +148,10 @@ def icechunk_repository(address: str, create: bool = False) -> Any:
         return found.open_or_create(_storage(address)) if create else found.open(_storage(address))
 
 
-def conflict_detector(address: str) -> Any:
-    """What lets a commit go through beside another one that touched other chunks."""
-    return _icechunk(address).ConflictDetector()
+def conflict_solver(address: str) -> Any:
+    """What lets a commit go through beside another one.
+
+    Chunks that both wrote are taken from the later commit: builders of one plan write the same pixels and entries.
+    """
+    library = _icechunk(address)
+    return library.BasicConflictSolver(on_chunk_conflict=library.VersionSelection.UseOurs)

@@ -76,6 +76,7 @@ def cube_location(recipe: Recipe) -> Location:
 
 def note_location(out: Path, location: Location) -> None:
     """Leave a note in a run's folder where its cube lies, if that is not in the folder under its usual name."""
+    out.mkdir(parents=True, exist_ok=True)
     note = out / NOTE
     if location == locate(out / "cube.zarr"):
         note.unlink(missing_ok=True)
