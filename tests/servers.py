@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import pytest
@@ -20,7 +21,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 PASSING = ("503", "429", "500", "cut", "short", "reset")
 """Faults that a reader should wait out."""
@@ -28,7 +29,7 @@ PASSING = ("503", "429", "500", "cut", "short", "reset")
 
 @dataclass
 class Faults:
-    """Which requests for a .tif or for something in a .zarr go wrong, and how."""
+    """Which requests for a file go wrong, and how."""
 
     share: float = 0.0
     """Of the requests, drawn by seed, path and how often that path was asked for."""
@@ -36,11 +37,37 @@ class Faults:
     seed: int = 0
     in_a_row: int = 3
     """At most this many faults of one file follow each other."""
+    among: tuple[str, ...] = (".tif", ".zarr/")
+    """Parts of the paths that are disturbed, and shown for the secret only."""
     paths: dict[str, str] = field(default_factory=dict)
     """Part of a path -> what every request for it gets: a status, or a redirect's target after "to "."""
 
 
-class FileServer:
+class Loopback:
+    """Some routes on a port of their own, served by a thread while the context lasts."""
+
+    def __init__(self, *routes: Route) -> None:
+        room = uuid4().hex[:8]  # GDAL remembers addresses, and ports come back
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}/{room}"
+        app = Starlette(routes=[Mount(f"/{room}", routes=list(routes))])
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="critical", lifespan="off"))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.005)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+class FileServer(Loopback):
     """A folder, or several, on a port of its own. Each answer can be disturbed; each request is remembered."""
 
     def __init__(self, *roots: Path) -> None:
@@ -59,28 +86,10 @@ class FileServer:
         self.struck = 0
         """Requests that were disturbed by chance."""
         self._now, self._shown, self._counts, self._row = 0, 0, Counter[str](), Counter[str]()
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        room = uuid4().hex[:8]  # GDAL remembers addresses, and ports come back
-        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}/{room}"
-        routes = [
-            Route(f"/{room}/token", self._token, methods=["GET", "POST"]),
-            Route(f"/{room}/{{path:path}}", self._file, methods=["GET", "HEAD"]),
-        ]
-        config = uvicorn.Config(Starlette(routes=routes), log_config=None, log_level="critical", lifespan="off")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
-
-    def __enter__(self) -> FileServer:
-        self._thread.start()
-        while not self._server.started:
-            time.sleep(0.005)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join(10)
-        assert not self._thread.is_alive()
+        super().__init__(
+            Route("/token", self._token, methods=["GET", "POST"]),
+            Route("/{path:path}", self._file, methods=["GET", "HEAD"]),
+        )
 
     def count(self, part: str) -> int:
         """Requests for paths that contain a text."""
@@ -98,7 +107,7 @@ class FileServer:
     async def _file(self, request: Request) -> Response:
         path = request.path_params["path"]
         self.asked.append((request.method, path))
-        if not path.endswith(".tif") and ".zarr/" not in path:
+        if not any(part in path for part in self.faults.among):
             return self._answer(path)
         self._now += 1
         self.most = max(self.most, self._now)
@@ -193,3 +202,43 @@ def s3_service(bucket: str, folder: Path) -> Iterator[tuple[str, Any]]:
         yield f"http://{host}:{port}", client
     finally:
         server.stop()
+
+
+class SlowApi(Loopback):
+    """A small STAC API that holds some items of one collection and answers no search over too long a time."""
+
+    def __init__(self, items: list[dict[str, Any]], longest: timedelta, busy: int = 0) -> None:
+        self.items, self.longest, self.busy = items, longest, busy
+        self.searches: list[int] = []
+        """Status of each answer to a search."""
+        super().__init__(
+            Route("/", self._landing),
+            Route("/collections", self._collections),
+            Route("/search", self._search, methods=["POST"]),
+        )
+
+    async def _landing(self, request: Request) -> Response:
+        links = [
+            {"rel": "self", "href": f"{self.address}/"},
+            {"rel": "data", "href": f"{self.address}/collections"},
+            {"rel": "search", "href": f"{self.address}/search", "method": "POST", "type": "application/geo+json"},
+        ]
+        core = "https://api.stacspec.org/v1.0.0"
+        page = {"type": "Catalog", "stac_version": "1.0.0", "id": "slow", "description": "slow", "links": links}
+        return JSONResponse({**page, "conformsTo": [f"{core}/{one}" for one in ("core", "item-search", "collections")]})
+
+    async def _collections(self, request: Request) -> Response:
+        extent = {"spatial": {"bbox": [[-180, -90, 180, 90]]}, "temporal": {"interval": [[None, None]]}}
+        one = {"type": "Collection", "stac_version": "1.0.0", "id": self.items[0]["collection"], "description": "one"}
+        return JSONResponse({"collections": [{**one, "license": "other", "extent": extent, "links": []}], "links": []})
+
+    async def _search(self, request: Request) -> Response:
+        asked = await request.json()
+        start, stop = (datetime.fromisoformat(edge) for edge in asked["datetime"].split("/"))
+        status = 503 if len(self.searches) < self.busy else 504 if stop - start > self.longest else 200
+        self.searches.append(status)
+        if status != 200:
+            return Response(status_code=status)
+        times = [datetime.fromisoformat(item["properties"]["datetime"]) for item in self.items]
+        found = [item for item, time in zip(self.items, times, strict=True) if start <= time <= stop]
+        return JSONResponse({"type": "FeatureCollection", "features": found, "links": []})

@@ -12,6 +12,7 @@ REMOTE = ("http", "https", "s3", "gs", "az", "abfs")
 _VSI = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/"}
 _VSI |= {"az": "/vsiaz/", "abfs": "/vsiaz/"}
 _QUERY = re.compile(r"\?[^\s'\")>]*")
+_PREFIX = re.compile(r"\w[\w+.-]+:")  # longer than a drive's letter
 _STRANGE = re.compile(r"[\x00-\x20\x7f<>\\]")
 
 
@@ -37,8 +38,7 @@ def is_plain(address: str, remote: bool) -> bool:
     scheme = urlparse(address).scheme.lower()
     if scheme in REMOTE:
         return _STRANGE.search(address) is None and bool(urlparse(address).netloc)
-    drive = len(scheme) == 1  # of Windows
-    return not remote and (scheme in ("", "file") or drive)
+    return not remote and (scheme == "file" or _PREFIX.match(address) is None)
 
 
 def host_of(address: str) -> str:

@@ -28,7 +28,7 @@ from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import Origin
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
-from mdico_cube.cube.search import adopt_keys, catalog_href, longitude, recall, search_items
+from mdico_cube.cube.search import UnreachableError, adopt_keys, catalog_href, longitude, recall, search_items
 from mdico_cube.cube.weather import WeatherPlan, plan_weather
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
@@ -37,7 +37,7 @@ from mdico_cube.sensors.quality import hidden_by
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.sensors.sensor import Radiometry, Sensor, counted
 from mdico_cube.sensors.weather import Weather
-from mdico_cube.spec import Modality, Resampling
+from mdico_cube.spec import Modality, Period, Resampling
 
 RULES = 3
 """Raised whenever the same items and options would give other pixels; it makes older shards stale."""
@@ -355,10 +355,14 @@ def _plan_layer(
     if sensor.refuse is not None:
         sensor.refuse(source.collection, {})
     strange: dict[str, str] = {}
+    fallbacks = _fallbacks(recipe, modality.name, sensor, source)
     if saved is not None and not reuse:
         answer, strange = recall(saved, href or catalog.href, source, geobox, period)
     else:
-        answer = search_items(catalog, catalog_href(catalog, href), source, geobox, period, saved)
+        try:
+            answer = search_items(catalog, catalog_href(catalog, href), source, geobox, period, saved, recipe.read)
+        except UnreachableError as error:
+            catalog, source, answer = _elsewhere(error, fallbacks, geobox, period, saved, recipe.read)
     if len(strange) == len(answer.items):
         raise MdicoError(
             f"{modality.name}: none of the saved items is of the area and the query. Search again without --items."
@@ -381,11 +385,30 @@ def _plan_layer(
         modality = counted(modality)
     layer = LayerPlan(
         *(sensor, modality, bands, steps, stops, source, catalog.access, recipe.read, reducer, scenes, left_out),
-        fallbacks=_fallbacks(recipe, modality.name, sensor, source),
+        fallbacks=fallbacks,
         resampling=options.resampling,
     )
     check_assets([scene.item for scene in scenes], (*layer.assets, *layer.quality_assets))
     return layer, answer
+
+
+def _elsewhere(
+    error: UnreachableError,
+    fallbacks: Sequence[Fallback],
+    geobox: GeoBox,
+    period: Period | None,
+    saved: Answer | None,
+    reading: ReadSection,
+) -> tuple[CatalogFile, Source, Answer]:
+    """The search's answer from the first other catalog that can be reached; raises what came where none can."""
+    for other in fallbacks:
+        try:
+            answer = search_items(other.catalog, other.href, other.source, geobox, period, saved, reading)
+        except UnreachableError:
+            continue
+        say(f"{error} Its scenes are taken from {other.catalog.name} instead.")
+        return other.catalog, other.source, answer
+    raise error
 
 
 def _fallbacks(recipe: Recipe, modality: str, sensor: Sensor, source: Source) -> tuple[Fallback, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any
 import pystac
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
-from pystac.stac_io import DefaultStacIO
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 
@@ -22,15 +21,32 @@ from mdico_cube.cube.catalog import CatalogFile
 from mdico_cube.cube.duplicates import item_time
 from mdico_cube.cube.globe import outline, touches
 from mdico_cube.cube.items import Answer, question
-from mdico_cube.cube.links import CatalogIO, read_item
+from mdico_cube.cube.links import read_item
+from mdico_cube.cube.patient_io import PatientIO, StaticIO, too_slow
 from mdico_cube.cube.query import asked_of, matches
 from mdico_cube.errors import MdicoError, did_you_mean
-from mdico_cube.recipe import Source
+from mdico_cube.recipe import ReadSection, Source
 from mdico_cube.spec import Period
 
 # pystac tells of every old field it could not bring up to date; none of them is read here.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pystac\..*")
 hush("pystac.stac_io", "pystac_client", "urllib3")
+
+
+PATIENT = ReadSection()
+"""How long to go on where the recipe does not say."""
+Span = tuple[datetime, datetime]
+"""Of UTC time, both ends included."""
+_SHORTEST = timedelta(hours=12)
+"""No span of time is searched in shorter pieces."""
+
+
+class UnreachableError(MdicoError):
+    """The catalog did not answer, or only with errors, however often it was asked."""
+
+
+class _SlowError(UnreachableError):
+    """The catalog took too long for an answer."""
 
 
 class NoCollectionError(MdicoError):
@@ -44,6 +60,7 @@ def search_items(
     geobox: GeoBox,
     period: Period | None,
     saved: Answer | None = None,
+    reading: ReadSection = PATIENT,
 ) -> Answer:
     """Items of one collection that touch the area and, where given, the period; each once, sorted by time and id.
 
@@ -57,12 +74,12 @@ def search_items(
     asked = question(href, source.collection, source.query, area.json, spans)
     if saved is not None and saved.search == asked:
         return saved
-    items = find_items(catalog, href, source, area, spans)
+    items = find_items(catalog, href, source, area, spans, reading)
     if not items:
         when = f" between {spans[0][0].date()} and {spans[-1][1].date()}" if spans else ""
         raise MdicoError(
             f"{source.collection}: no item in {shown(href)} touches the area {_rounded(area)}{when}. "
-            f"{_hint(href, _is_api(catalog, href), source)}"
+            f"{_hint(href, _is_api(catalog, href, reading), source, reading)}"
         )
     return Answer(shown(href), asked, tuple(items))
 
@@ -72,7 +89,8 @@ def find_items(
     href: str,
     source: Source,
     area: Geometry,
-    spans: list[tuple[datetime, datetime]] | None,
+    spans: list[Span] | None,
+    reading: ReadSection = PATIENT,
 ) -> list[pystac.Item]:
     """Items of one collection in an area (degrees) and spans of UTC time, each once; by time and id, perhaps none.
 
@@ -80,8 +98,8 @@ def find_items(
         MdicoError: the catalog cannot be reached or is no STAC, it lacks the collection, or an asset's address is of a
             kind that is never read.
     """
-    is_api = _is_api(catalog, href)
-    found = _search_api(href, source, area, spans) if is_api else _search_static(href, source, area, spans)
+    is_api = _is_api(catalog, href, reading)
+    found = (_search_api if is_api else _search_static)(href, source, area, spans, reading)
     items = list({item.id: item for item in found if matches(item, source.query)}.values())
     for item in items:
         item.make_asset_hrefs_absolute()
@@ -126,6 +144,7 @@ def store_items(
     ids: Sequence[str],
     span: tuple[datetime, datetime],
     saved: Answer | None = None,
+    reading: ReadSection = PATIENT,
 ) -> Answer:
     """Items of a collection whose stores hold some of a time span, wherever they say they lie; sorted by time and id.
 
@@ -138,6 +157,7 @@ def store_items(
         ids: the only ones to take; none takes all.
         span: first and last moment, UTC.
         saved: found before: the answer where the question is the same.
+        reading: how long to go on after faults.
 
     Raises:
         MdicoError: the catalog cannot be read, it lacks the collection or an id, or no item is of that time.
@@ -145,11 +165,11 @@ def store_items(
     asked = question(href, source.collection, source.query, list(ids), span)
     if saved is not None and saved.search == asked:
         return saved
-    if _is_api(catalog, href):
-        query: dict[str, Any] = {"ids": list(ids)} if ids else {"datetime": span}
-        found: Iterable[pystac.Item] = _search(href, source.collection, **query)
+    if _is_api(catalog, href, reading):
+        where: dict[str, Any] = {"ids": list(ids)} if ids else {"datetime": span}
+        found: Iterable[pystac.Item] = _search(href, source.collection, source.query, reading, **where)
     else:
-        found = _collection(href, source).get_items(recursive=True)
+        found = _items(href, source, reading)
     every = {item.id: item for item in found if matches(item, source.query)}
     lacking = [one for one in ids if one not in every]
     if lacking:
@@ -162,7 +182,7 @@ def store_items(
     if not inside:
         raise MdicoError(
             f"{source.collection}: no item in {shown(href)} is of {span[0].date()} to {span[1].date()}. "
-            f"{_hint(href, _is_api(catalog, href), source)}"
+            f"{_hint(href, _is_api(catalog, href, reading), source, reading)}"
         )
     for item in inside:
         item.make_asset_hrefs_absolute()
@@ -182,16 +202,18 @@ def _overlaps(item: pystac.Item, span: tuple[datetime, datetime]) -> bool:
     return start <= span[1] and (end is None or end >= span[0] - timedelta(days=31))
 
 
-def first_items(catalog: CatalogFile, href: str, collection: str) -> Iterator[pystac.Item]:
+def first_items(
+    catalog: CatalogFile, href: str, collection: str, reading: ReadSection = PATIENT
+) -> Iterator[pystac.Item]:
     """Some items of a collection, in the catalog's own order, with absolute addresses.
 
     Raises:
         MdicoError: the catalog cannot be reached or lacks the collection.
     """
-    if _is_api(catalog, href):
-        found: Iterable[pystac.Item] = _search(href, collection, {}, limit=20)
+    if _is_api(catalog, href, reading):
+        found: Iterable[pystac.Item] = _search(href, collection, {}, reading, limit=20)
     else:
-        found = _collection(href, Source(collection=collection)).get_items(recursive=True)
+        found = _items(href, Source(collection=collection), reading)
     try:
         for item in found:
             item.make_asset_hrefs_absolute()
@@ -200,12 +222,12 @@ def first_items(catalog: CatalogFile, href: str, collection: str) -> Iterator[py
         raise MdicoError(f"catalog {shown(href)}: {collection} cannot be read ({plain(error)}).") from error
 
 
-def _is_api(catalog: CatalogFile, href: str) -> bool:
-    landing = landing_page(href)
+def _is_api(catalog: CatalogFile, href: str, reading: ReadSection) -> bool:
+    landing = landing_page(href, reading)
     return catalog.kind == "api" or (catalog.kind == "auto" and "conformsTo" in landing)
 
 
-def _spans(geobox: GeoBox, period: Period | None) -> list[tuple[datetime, datetime]] | None:
+def _spans(geobox: GeoBox, period: Period | None) -> list[Span] | None:
     """Spans of UTC time to search, both ends included; None where time does not matter."""
     if period is None:
         return None
@@ -219,7 +241,7 @@ def longitude(geobox: GeoBox) -> float:
     return float(lon)
 
 
-def landing_page(href: str) -> dict[str, Any]:
+def landing_page(href: str, reading: ReadSection = PATIENT) -> dict[str, Any]:
     """The catalog's own description.
 
     Raises:
@@ -227,7 +249,7 @@ def landing_page(href: str) -> dict[str, Any]:
     """
     where = shown(href)
     try:
-        page = json.loads(DefaultStacIO().read_text(href))
+        page = json.loads(PatientIO(href, reading).read_text(href))
     except json.JSONDecodeError as error:
         raise MdicoError(
             f"catalog {shown(href)}: is not JSON ({error.msg}). Give a STAC catalog.json or API."
@@ -235,7 +257,7 @@ def landing_page(href: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise MdicoError(f"catalog {shown(href)}: is not a text file. Give a STAC catalog.json or API.") from error
     except Exception as error:  # every transport has its own: each means the same to the user
-        raise MdicoError(
+        raise UnreachableError(
             f"catalog {shown(href)}: cannot be read ({plain(error)}). Check the address and the network."
         ) from error
     if not isinstance(page, dict) or page.get("type") not in ("Catalog", "Collection") or "stac_version" not in page:
@@ -247,27 +269,50 @@ def landing_page(href: str) -> dict[str, Any]:
 
 
 def _search_static(
-    href: str, source: Source, area: Geometry, spans: list[tuple[datetime, datetime]] | None
+    href: str, source: Source, area: Geometry, spans: list[Span] | None, reading: ReadSection
 ) -> list[pystac.Item]:
     found: list[pystac.Item] = []
-    for item in _collection(href, source).get_items(recursive=True):
+    for item in _items(href, source, reading):
         inside = spans is None or any(start <= item_time(item) <= stop for start, stop in spans)
         if inside and item.geometry is not None and touches(item.geometry, area):
             found.append(item)
     return found
 
 
-def _collection(href: str, source: Source) -> pystac.Catalog:
+def _items(href: str, source: Source, reading: ReadSection) -> Iterator[pystac.Item]:
+    items = _collection(href, source, reading).get_items(recursive=True)
+    while True:
+        try:
+            item = next(items, None)
+        except MdicoError:
+            raise
+        except Exception as error:  # pystac passes on whatever its reader met
+            raise _broken_link(href, error) from error
+        if item is None:
+            return
+        yield item
+
+
+def _broken_link(href: str, error: Exception) -> MdicoError:
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, MdicoError):
+        return cause
+    return UnreachableError(f"catalog {shown(href)}: a linked file cannot be read ({plain(error)}).")
+
+
+def _collection(href: str, source: Source, reading: ReadSection = PATIENT) -> pystac.Catalog:
     try:
-        root = pystac.read_file(href, stac_io=CatalogIO(href))
+        pages = StaticIO(href, reading)
+        root = pages.read_stac_object(href)
         assert isinstance(root, pystac.Catalog)
+        root._stac_io = pages
         if root.id == source.collection:
             return root
         children = {child.id: child for child in root.get_children()}
     except MdicoError:
         raise
     except Exception as error:  # pystac passes on whatever its reader met
-        raise MdicoError(f"catalog {shown(href)}: a linked file cannot be read ({plain(error)}).") from error
+        raise _broken_link(href, error) from error
     if source.collection not in children:
         raise NoCollectionError(
             f"catalog {shown(href)} has no collection {source.collection!r}: it has {', '.join(sorted(children))}. "
@@ -277,20 +322,33 @@ def _collection(href: str, source: Source) -> pystac.Catalog:
 
 
 def _search_api(
-    href: str, source: Source, area: Geometry, spans: list[tuple[datetime, datetime]] | None
+    href: str, source: Source, area: Geometry, spans: list[Span] | None, reading: ReadSection
 ) -> list[pystac.Item]:
-    times: list[tuple[datetime, datetime] | None] = [*spans] if spans else [None]
-    return [
-        item
-        for time in times
-        for item in _search(href, source.collection, source.query, intersects=area.json, datetime=time)
-    ]
+    def ask(span: Span | None, hasty: bool) -> Iterator[pystac.Item]:
+        where = {"intersects": area.json, "datetime": span}
+        return _search(href, source.collection, source.query, reading, hasty, **where)
+
+    return [item for span in (spans or (None,)) for item in _in_pieces(ask, span)]
 
 
-def _search(href: str, collection: str, query: Mapping[str, Any], **where: Any) -> Iterator[pystac.Item]:
+def _in_pieces(ask: Callable[[Span | None, bool], Iterator[pystac.Item]], span: Span | None) -> list[pystac.Item]:
+    """A search's answer; where the API takes too long for it, the answers for both halves of its time."""
+    half = (span[1] - span[0]) / 2 if span else timedelta(0)
+    if span is None or half < _SHORTEST:
+        return list(ask(span, False))
+    try:
+        return list(ask(span, True))
+    except _SlowError:
+        middle = span[0] + half
+        return [*_in_pieces(ask, (span[0], middle)), *_in_pieces(ask, (middle, span[1]))]
+
+
+def _search(
+    href: str, collection: str, query: Mapping[str, Any], reading: ReadSection, hasty: bool = False, **where: Any
+) -> Iterator[pystac.Item]:
     """Items of an API, which filters by the query where it says that it can."""
     try:
-        client = Client.open(href)
+        client = Client.open(href, stac_io=PatientIO(href, reading, hasty), timeout=reading.timeout)
         known = {one.id for one in client.get_collections()}
         if collection not in known:
             raise NoCollectionError(
@@ -300,7 +358,8 @@ def _search(href: str, collection: str, query: Mapping[str, Any], **where: Any) 
         found = client.search(collections=[collection], **where, **asked_of(client, query))
         yield from map(read_item, found.items_as_dicts())
     except APIError as error:
-        raise MdicoError(f"catalog {shown(href)}: the search failed ({plain(error)}). Try again later.") from error
+        kind = _SlowError if too_slow(error) else UnreachableError
+        raise kind(f"catalog {shown(href)}: the search failed ({plain(error)}). Try again later.") from error
 
 
 def adopt_keys(item: pystac.Item, source: Source, bands: Sequence[str]) -> pystac.Item:
@@ -327,10 +386,10 @@ def check_hrefs(item: pystac.Item, href: str) -> None:
             )
 
 
-def _hint(href: str, is_api: bool, source: Source) -> str:
+def _hint(href: str, is_api: bool, source: Source, reading: ReadSection) -> str:
     if is_api:
         return "Check area and period."
-    extent = getattr(_collection(href, source), "extent", None)
+    extent = getattr(_collection(href, source, reading), "extent", None)
     if extent is None:
         return "Check area and period."
     (start, end), box = extent.temporal.intervals[0], [round(edge, 3) for edge in extent.spatial.bboxes[0]]

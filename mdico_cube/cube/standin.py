@@ -54,7 +54,7 @@ def _ask(layer: LayerPlan, fallback: Fallback, item: pystac.Item) -> pystac.Item
     moment = item_time(item)
     spans = [(moment - _NEAR, moment + _NEAR)] if layer.modality.temporal else None
     area = Geometry(item.geometry, "EPSG:4326")
-    found = find_items(fallback.catalog, fallback.href, fallback.source, area, spans)
+    found = find_items(fallback.catalog, fallback.href, fallback.source, area, spans, layer.reading)
     same = [other for other in found if same_acquisition(item, other)]
     kept, _ = usable(same, fallback.source, layer.sensor, layer.bands) if same else ([], {})
     return kept[-1] if kept else None

@@ -173,7 +173,7 @@ def plan_weather(
     if saved is not None and not reuse:
         answer = recall_stores(saved)
     else:
-        answer = store_items(catalog, catalog_href(catalog, href), source, rules.items, span, saved)
+        answer = store_items(catalog, catalog_href(catalog, href), source, rules.items, span, saved, recipe.read)
     items = answer.items
     first = makings[0].variables[0].asset or rules.asset
     stores = [

@@ -1,0 +1,72 @@
+"""A catalog's page in, its text out: asked again while the server is busy, and never a file of this machine."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from urllib.parse import urlparse
+
+import pystac
+from pystac.stac_io import DefaultStacIO
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+
+from mdico_cube.cube.address import is_remote, shown
+from mdico_cube.cube.faults import judge_status
+from mdico_cube.cube.links import whole
+from mdico_cube.cube.patience import pauses
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import ReadSection
+
+
+class PatientIO(StacApiIO):
+    """How pystac and pystac-client read the pages of one catalog, static or an API."""
+
+    def __init__(self, href: str, reading: ReadSection, hasty: bool = False) -> None:
+        """Read pages of the catalog at `href`; `hasty` gives up at once where an answer takes too long."""
+        super().__init__(timeout=reading.timeout, max_retries=None)
+        self._remote, self._reading, self._hasty = is_remote(href), reading, hasty
+
+    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
+        """The text of a page.
+
+        Raises:
+            MdicoError: a remote catalog links to a file of this machine.
+            APIError: the server does not give it.
+        """
+        href = str(getattr(source, "href", source))
+        if urlparse(href).scheme.lower() in ("http", "https"):
+            return str(super().read_text(source, *args, **kwargs))
+        if self._remote:
+            raise MdicoError(
+                f"the catalog links to {shown(href)}, which a remote catalog may not ask for. "
+                "Only http(s) links are followed from the web."
+            )
+        return str(DefaultStacIO.read_text(self, source, *args, **kwargs))
+
+    def request(self, *args: Any, **kwargs: Any) -> str:
+        """One page over the network, asked for again after passing faults."""
+        waits = pauses(self._reading)
+        while True:
+            try:
+                return str(super().request(*args, **kwargs))
+            except APIError as error:
+                pause = next(waits, None)
+                status = error.status_code
+                lasting = status is not None and judge_status(status) != "passing"
+                if pause is None or lasting or (self._hasty and too_slow(error)):
+                    raise
+            time.sleep(pause)
+
+
+class StaticIO(PatientIO):
+    """The same for static catalogs: plain pystac objects instead of clients."""
+
+    def stac_object_from_dict(self, d: dict[str, Any], *args: Any, **kwargs: Any) -> pystac.STACObject:
+        """The catalog, collection or item that a text describes; see `whole`."""
+        return DefaultStacIO.stac_object_from_dict(self, whole(d), *args, **kwargs)
+
+
+def too_slow(error: APIError) -> bool:
+    """True where a server was there, but took too long for its answer."""
+    return error.status_code == 504 or "read timed out" in str(error).lower()

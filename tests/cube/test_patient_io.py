@@ -1,0 +1,97 @@
+"""Searching a catalog that fails, is slow, or is not there: asked again, in pieces, or elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from odc.geo.geobox import GeoBox
+from servers import Faults, FileServer, SlowApi, publish
+
+from mdico_cube.cube.catalog import load_catalog
+from mdico_cube.cube.plan import plan_build
+from mdico_cube.cube.search import UnreachableError, search_items
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import ReadSection, Source, parse_recipe
+from mdico_cube.spec import Period
+
+YEAR = Period("2021-01-01", "2021-12-31", "MS")
+QUICK = ReadSection(retries=6, backoff=0.002, timeout=5)
+
+
+@pytest.fixture
+def web(toy_catalog: Path, tmp_path: Path) -> Iterator[FileServer]:
+    with FileServer(tmp_path / "web", toy_catalog.parent) as served:
+        publish(toy_catalog, tmp_path / "web", served.address)
+        yield served
+
+
+def items_of(grid: GeoBox, days: int) -> list[dict[str, Any]]:
+    outline = grid.extent.to_crs("EPSG:4326")
+    return [
+        {
+            "type": "Feature", "stac_version": "1.0.0", "id": f"S2_{day:03d}", "collection": "s2",
+            "geometry": outline.json, "bbox": list(outline.boundingbox.bbox), "links": [], "assets": {},
+            "properties": {"datetime": f"2021-{1 + day // 28:02d}-{1 + day % 28:02d}T10:30:00Z"},
+        }
+        for day in range(days)
+    ]  # fmt: skip
+
+
+def test_a_catalog_over_a_failing_web_is_read_whole(web: FileServer, grid: GeoBox) -> None:
+    web.faults = Faults(0.4, ("503", "429", "500"), seed=3, among=(".json",))
+    source = Source(collection="sentinel-2-l2a")
+    found = search_items(load_catalog("local"), f"{web.address}/catalog.json", source, grid, YEAR, reading=QUICK)
+    assert len(found.items) == 9
+    assert web.struck > 3
+
+
+def test_a_page_that_is_gone_is_asked_for_once_and_said(web: FileServer, grid: GeoBox) -> None:
+    web.faults = Faults(paths={"S2_20210215.json": "404"}, among=(".json",))
+    source = Source(collection="sentinel-2-l2a")
+    with pytest.raises(UnreachableError, match="a linked file cannot be read"):
+        search_items(load_catalog("local"), f"{web.address}/catalog.json", source, grid, YEAR, reading=QUICK)
+    assert web.count("S2_20210215.json") == 1
+
+
+def test_a_remote_catalog_that_links_to_this_machine_is_refused(
+    web: FileServer, grid: GeoBox, toy_catalog: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "web" / "catalog.json"
+    for there in (str(toy_catalog.parent), f"file://{toy_catalog.parent}"):
+        publish(toy_catalog, tmp_path / "web", web.address)
+        page.write_text(page.read_text().replace('"./sentinel', f'"{there}/sentinel'))
+        with pytest.raises(MdicoError, match="a remote catalog may not ask for"):
+            search_items(
+                load_catalog("local"), f"{web.address}/catalog.json", Source(collection="x"), grid, YEAR, reading=QUICK
+            )
+
+
+def test_a_search_that_takes_too_long_is_asked_in_pieces(grid: GeoBox) -> None:
+    every = items_of(grid, 300)
+    with SlowApi(every, longest=timedelta(days=50), busy=3) as api:
+        found = search_items(load_catalog("local").model_copy(update={"kind": "api"}), f"{api.address}/",
+                             Source(collection="s2"), grid, YEAR, reading=QUICK)  # fmt: skip
+        assert [item.id for item in found.items] == [item["id"] for item in every]
+        assert api.searches.count(503) == 3
+        assert api.searches.count(504) == 7, "a year, its halves and its quarters; an answer too slow is not repeated"
+        assert api.searches.count(200) == 8
+
+
+def test_an_unreachable_catalog_gives_way_to_the_next(
+    recipe_facts: dict[str, Any], web: FileServer, toy_catalog: Path
+) -> None:
+    web.faults = Faults(paths={"catalog.json": "503"}, among=(".json",))
+    facts = {
+        **recipe_facts,
+        "href": f"{web.address}/catalog.json",
+        "read": {"retries": 1, "backoff": 0.001},
+        "fallback": [{"catalog": "local", "href": str(toy_catalog)}],
+    }
+    plan = plan_build(parse_recipe(facts))
+    assert len(plan.layer("sentinel2").scenes) == 9
+    with pytest.raises(UnreachableError, match=r"cannot be read .*Check the address"):
+        plan_build(parse_recipe({**facts, "fallback": []}))
