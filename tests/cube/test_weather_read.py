@@ -394,3 +394,21 @@ def test_a_chunk_that_cannot_be_unpacked_fails_the_job_and_only_it(
     with pytest.raises(MdicoError, match="shards of era5 are not built"):
         open_reader(path).check_complete(["era5"])
     assert not open_reader(path).read("era5", slice(0, 2), slice(0, 2))[1].any()
+
+
+@pytest.mark.parametrize(
+    ("store", "cluster"),
+    [({"kind": "icechunk"}, {"kind": "loop"}), ({}, {"kind": "local", "workers": 1, "threads": 1})],
+)
+def test_weather_is_built_wherever_a_cube_is_built(facts: Facts, store: Facts, cluster: Facts) -> None:
+    """In a commit, and by worker processes that know the plan as text only."""
+    pytest.importorskip("icechunk")
+    facts["modalities"] = {name: facts["modalities"][name] for name in ("era5", "dem")}
+    facts["colearn"]["modalities"] = ["era5", "dem"]
+    facts["store"] |= store
+    recipe = parse_recipe({**facts, "cluster": cluster})
+    want = only_weather(facts)[1].values
+    path = build_cube(recipe)
+    np.testing.assert_array_equal(open_reader(path).coarse("era5").values, want)
+    assert Ledger(path, "era5").read(0, 0).state == DONE
+    build_cube(recipe, resume=True)
