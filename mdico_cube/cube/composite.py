@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -97,21 +98,22 @@ def _median(work: Array, observed: Bools) -> tuple[Array, Bools]:
     """
     n, c, h, w = work.shape
     integer = np.issubdtype(work.dtype, np.integer)
-    top = np.iinfo(work.dtype).max if integer else np.inf
+    top = work.dtype.type(np.iinfo(work.dtype).max if integer else np.inf)
     count = observed.sum(axis=0, dtype=np.int16)
     out = np.empty((c, h, w), dtype=work.dtype)
     rows = max(1, _STRIP // max(1, w))
     for start in range(0, h, rows):
         part = slice(start, start + rows)
-        seen = observed[:, part]
-        middle = count[part]
+        hidden = [~mask[part] for mask in observed]
+        if work.dtype == np.uint16:
+            hidden = [mask * top for mask in hidden]  # or-ing these in hides faster than choosing does
+        ranks = [[rank == k for k in range(1, n // 2 + 1)] for rank in ((count[part] - 1) // 2, count[part] // 2)]
         for band in range(c):
-            lanes = [np.where(seen[i], work[i, band, part], top).astype(work.dtype, copy=False) for i in range(n)]
+            lanes = [_hide(work[i, band, part], hidden[i], top) for i in range(n)]
             _sort_lanes(lanes)
-            low = _pick(lanes, (middle - 1) // 2)
-            high = _pick(lanes, middle // 2)
+            low, high = (_pick(lanes, rank) for rank in ranks)
             if integer:
-                out[band, part] = (low.astype(np.int64) + high + 1) // 2
+                out[band, part] = _halfway(low, high)
             else:
                 out[band, part] = low / 2 + high / 2
     seen_any = count > 0
@@ -119,19 +121,43 @@ def _median(work: Array, observed: Bools) -> tuple[Array, Bools]:
     return out, seen_any
 
 
-def _pick(lanes: list[Array], index: Array) -> Array:
+def _hide(values: Array, hidden: Array, top: Any) -> Array:
+    lane: Array = values | hidden if hidden.dtype == values.dtype else np.where(hidden, top, values)
+    return lane
+
+
+def _halfway(low: Array, high: Array) -> Array:
+    """Mean of two counts, low <= high, rounded half up, without leaving their type."""
+    step = high - low
+    middle: Array = low + (step >> 1) + (step & 1)
+    return middle
+
+
+def _pick(lanes: list[Array], ranks: list[Bools]) -> Array:
+    """Lane k + 1 where the k-th mask is True, else the first."""
     chosen = lanes[0].copy()
-    for k in range(1, len(lanes)):
-        np.copyto(chosen, lanes[k], where=index == k)
+    for lane, here in zip(lanes[1:], ranks, strict=False):
+        np.copyto(chosen, lane, where=here)
     return chosen
 
 
 def _sort_lanes(lanes: list[Array]) -> None:
     spare = np.empty_like(lanes[0])
-    for i, j in _network(len(lanes)):
+    for i, j in _lower_half(len(lanes)):
         np.minimum(lanes[i], lanes[j], out=spare)
         np.maximum(lanes[i], lanes[j], out=lanes[j])
         lanes[i], spare = spare, lanes[i]
+
+
+@lru_cache
+def _lower_half(n: int) -> tuple[tuple[int, int], ...]:
+    """The comparators that the lanes up to the middle depend on: a median needs no others."""
+    needed, kept = set(range(n // 2 + 1)), []
+    for i, j in reversed(_network(n)):
+        if i in needed or j in needed:
+            needed |= {i, j}
+            kept.append((i, j))
+    return tuple(reversed(kept))
 
 
 @lru_cache

@@ -130,7 +130,8 @@ def read_file(path: str, source: RasterSource, cfg: RasterLoadParams, geobox: Ge
     with DatasetReader(path, driver=RASTERS, sharing=False) as file:
         band = resolve_band_query(source, file.count, selection=selection)
         assert isinstance(band, int)
-        missing = resolve_src_nodata(file.nodatavals[band - 1], cfg)
+        own = file.nodatavals[band - 1]
+        missing = resolve_src_nodata(cfg.fill_value if own is None else own, cfg)
         dtype = resolve_dst_dtype(file.dtypes[band - 1], cfg)
         facts = (band, geobox, cfg.resampling, missing, resolve_dst_fill_value(dtype, cfg, missing), dtype.name)
         level = pick_overview(shrink(file, geobox), file.overviews(band)) if cfg.use_overviews else None

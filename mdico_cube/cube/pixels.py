@@ -45,6 +45,16 @@ class Places:
     columns: Array
     """(1, w) or (h, w)."""
 
+    def aligned(self) -> tuple[int, int] | None:
+        """Row and column of the source under the first pixel, where grid pixels are source pixels; else None."""
+        if self.rows.shape[1] > 1 or self.columns.shape[0] > 1:
+            return None
+        first = (float(self.rows[0, 0]) - 0.5, float(self.columns[0, 0]) - 0.5)
+        for places, start in ((self.rows[:, 0], first[0]), (self.columns[0], first[1])):
+            if start != round(start) or not (places == np.arange(places.size) + start + 0.5).all():
+                return None
+        return int(first[0]), int(first[1])
+
     def window(self, shape: tuple[int, int], margin: int) -> tuple[slice, slice] | None:
         """Rows and columns of the source that are needed; None where it does not reach the grid."""
         with np.errstate(invalid="ignore"):
@@ -83,6 +93,8 @@ def read_pixels(
     if method not in ("nearest", "bilinear") or (method == "bilinear" and min(scale) < COARSER):
         return _warped(file, band, geobox, method, missing, fill, scale).astype(dtype, copy=False)
     places = places_in(file.crs.to_wkt(), file.transform, geobox)
+    if (corner := places.aligned()) is not None:
+        return _copied(file, band, geobox, corner, missing, np.dtype(dtype).type(fill))
     window = places.window(file.shape, margin=int(method == "bilinear"))
     if window is None:
         return np.full(geobox.shape, fill, dtype=dtype)
@@ -91,6 +103,26 @@ def read_pixels(
     source = file.read(band, window=part)
     sample = _nearest if method == "nearest" else _bilinear
     return sample(source, (rows.start, columns.start), places, file.shape, missing, np.dtype(dtype).type(fill))
+
+
+def _copied(
+    file: DatasetReader, band: int, geobox: GeoBox, corner: tuple[int, int], missing: float | None, fill: Any
+) -> Array:
+    """The window of the source that the grid is, filled where it reaches beyond."""
+    height, width = geobox.shape
+    top, left = max(corner[0], 0), max(corner[1], 0)
+    bottom, right = min(corner[0] + height, file.shape[0]), min(corner[1] + width, file.shape[1])
+    if top >= bottom or left >= right:
+        return np.full(geobox.shape, fill)
+    values: Array = file.read(band, window=Window(left, top, right - left, bottom - top))
+    values = values.astype(np.asarray(fill).dtype, copy=False)
+    if missing is not None and not _same(missing, fill):
+        values[~_known(values, missing)] = fill
+    if values.shape == geobox.shape:
+        return values
+    out = np.full(geobox.shape, fill)
+    out[top - corner[0] : bottom - corner[0], left - corner[1] : right - corner[1]] = values
+    return out
 
 
 def _span(places: Array, margin: int, size: int) -> slice:

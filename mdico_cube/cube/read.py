@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import odc.stac
 import pystac
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from odc.loader.types import RasterLoadParams, RasterSource
 from rasterio.errors import NotGeoreferencedWarning
 
 from mdico_cube.cube.access import Access
@@ -120,22 +122,69 @@ def read_scenes(
         MdicoError: a file cannot be read and `failed` is None; the text names item and asset.
     """
     wrong: list[FailedRead] = [] if failed is None else failed
-    scenes = open_scenes(
-        items,
-        assets,
-        geobox,
-        dtype=dtype,
-        nodata=nodata,
-        resampling=resampling,
-        access=access,
-        reading=reading,
-        failed=wrong,
-        hopeless=hopeless or failed is None,
-        threads=threads,
-    )
+    reading = reading or ReadSection()
+    hopeless = hopeless or failed is None
+    if reading.engine == "odc-stac":
+        planes = _read_planes(
+            items, assets, geobox, dtype, nodata, resampling, access or Access(), reading, wrong, hopeless, threads
+        )
+    else:
+        scenes = open_scenes(
+            items,
+            assets,
+            geobox,
+            dtype=dtype,
+            nodata=nodata,
+            resampling=resampling,
+            access=access,
+            reading=reading,
+            failed=wrong,
+            hopeless=hopeless,
+            threads=threads,
+        )
+        planes = np.stack([scenes[key].values for key in assets], axis=1)
     if failed is None and wrong:
         raise MdicoError(unreadable(items, wrong))
-    return np.stack([scenes[key].values for key in assets], axis=1)
+    return planes
+
+
+def _read_planes(
+    items: Sequence[pystac.Item],
+    assets: Sequence[str],
+    geobox: GeoBox,
+    dtype: str,
+    nodata: float | None,
+    resampling: Mapping[str, str],
+    access: Access,
+    reading: ReadSection,
+    failed: list[FailedRead],
+    hopeless: bool,
+    threads: int,
+) -> Array:
+    """What `odc.stac.load` gives with the same driver, file by file, without laying out a Dataset for every block."""
+    check_assets(items, assets)
+    names = {address_of(item, key): (item.id, key) for item in items for key in assets}
+    driver = FileDriver(access, reading, names, failed, hopeless)
+    kind = np.dtype(dtype)
+    fill = nodata if nodata is not None else np.nan if kind.kind == "f" else 0
+    planes = np.full((len(items), len(assets), *geobox.shape), fill, dtype=kind)
+
+    def read(place: tuple[int, int]) -> None:
+        key = assets[place[1]]
+        method = resampling.get(key, resampling.get("*", "nearest"))
+        how = RasterLoadParams(dtype=dtype, fill_value=nodata, resampling=method, use_overviews=False)
+        with driver.restore_env({}, None):
+            where, values = driver.open(RasterSource(address_of(items[place[0]], key)), None).read(how, geobox)
+        planes[place][where] = values
+
+    places = list(np.ndindex(len(items), len(assets)))
+    if threads == 1:
+        for place in places:
+            read(place)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(read, places))
+    return planes
 
 
 def unreadable(items: Sequence[pystac.Item], failed: Sequence[FailedRead]) -> str:

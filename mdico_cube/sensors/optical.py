@@ -27,7 +27,11 @@ def calibrate(raw: Array, nodata: float, rule: Radiometry, count: float = COUNT)
     observed = (raw != nodata).all(axis=0)
     if rule.scale != count:
         counts = np.rint(raw * np.float64(rule.scale / count) + rule.offset / count)
-    elif shift := round(rule.offset / count):
+    elif -MISSING < (shift := round(rule.offset / count)) < 0 and raw.dtype == np.uint16:
+        counts = np.maximum(raw, np.uint16(-shift))
+        counts -= np.uint16(-shift)
+        return counts, observed
+    elif shift:
         counts = raw.astype(np.int32) + shift
     else:
         return np.minimum(raw, MISSING - 1).astype(np.uint16, copy=False), observed

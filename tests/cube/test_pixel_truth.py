@@ -19,7 +19,7 @@ from rasterio.vrt import WarpedVRT
 from toy_world import write_tiff
 
 from mdico_cube.cube.pixels import read_pixels, same_crs
-from mdico_cube.cube.read import read_scenes
+from mdico_cube.cube.read import open_scenes, read_scenes
 
 GRID = GeoBox((160, 192), Affine(10, 0, 725000, 0, -10, 5590000), "EPSG:32631")
 """Six degrees east: zone 32 begins in its middle."""
@@ -146,6 +146,23 @@ def test_pixels_stand_where_they_are(tmp_path: Path, source: str, method: str) -
     wrong = np.abs(got - np.stack(truth))
     half = 10 if source == "EPSG:4326" else 7.1  # metres: half the diagonal of a source pixel
     assert wrong.max() <= (half if method == "nearest" else 0.01)
+
+
+def test_reading_file_by_file_equals_odc_stac(folder: Path) -> None:
+    """What the build reads is what `odc.stac.load` gives with the same driver, block by block or at once."""
+    items = []
+    for name in ("same grid", "20 m", "other zone"):
+        crs, transform, size = SOURCES[name]
+        shape = GeoBox((size, size), transform, crs).extent.to_crs("EPSG:4326")
+        moment = pystac.utils.str_to_datetime("2021-01-01")
+        item = pystac.Item(name, shape.json, list(shape.boundingbox.bbox), moment, {"proj:code": crs})
+        item.add_asset("a", pystac.Asset(str(folder / f"{name}.tif"), media_type=pystac.MediaType.COG))
+        items.append(item)
+    how: dict[str, Any] = {"dtype": "uint16", "nodata": 0, "resampling": {"*": "bilinear"}}
+    at_once = open_scenes(items, ["a"], GRID, **how)["a"].values
+    lazy = open_scenes(items, ["a"], GRID, **how, chunks={"x": 50, "y": 70})["a"].values
+    np.testing.assert_array_equal(read_scenes(items, ["a"], GRID, **how, threads=2)[:, 0], at_once)
+    np.testing.assert_array_equal(lazy, at_once)
 
 
 @pytest.mark.parametrize(
