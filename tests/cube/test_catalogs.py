@@ -136,3 +136,8 @@ def test_every_file_describes_every_band_it_must(name: str) -> None:
 def test_every_sensor_stands_in_some_catalog() -> None:
     known = {name for catalog in list_catalogs() for name in catalog.modalities}
     assert known >= {sensor.entry or name for name, sensor in SENSORS.items()}
+
+
+def test_the_copernicus_store_is_no_bucket_of_amazon() -> None:
+    s3 = load_catalog("cdse").s3
+    assert (s3.endpoint, s3.path_style, s3.unsigned) == ("https://eodata.dataspace.copernicus.eu", True, False)
