@@ -47,10 +47,11 @@ from xbatcher.loaders.torch import MapDataset
 
 from mdico_cube.batch import Batch
 from mdico_cube.colearn.trainer import fit
+from mdico_cube.cube.labels import write_labels
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, Entry, Ledger
 from mdico_cube.cube.reader import open_cube
-from mdico_cube.cube.store import create_cube, write_labels
+from mdico_cube.cube.store import create_cube
 from mdico_cube.patches.cutting import sorted_windows
 from mdico_cube.patches.dataset import make_loader
 from mdico_cube.patches.extract import extract_samples

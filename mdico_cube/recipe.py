@@ -489,7 +489,7 @@ class SampleSection(Section):
     """Share of blocks held out for the scores, unless `folds` is given."""
     min_valid: Share | dict[str, Share] = 0.25
     """Windows with a smaller valid fraction (steps x pixels) in any modality are left out; one number, or one for each
-    modality."""
+    modality. A modality named with 0 may lack altogether: such a window learns from the others."""
     min_purity: Share = 0.0
     """Windows in which fewer of the labelled pixels carry the centre's class are left out."""
     dates: tuple[Day, Day] | None = None
@@ -525,6 +525,10 @@ class SampleSection(Section):
     def judged(self) -> tuple[str, ...]:
         """Modalities with a valid fraction of their own."""
         return tuple(self.min_valid) if isinstance(self.min_valid, dict) else ()
+
+    def may_miss(self, modality: str) -> bool:
+        """True where a window without any observation of a modality is used all the same."""
+        return isinstance(self.min_valid, dict) and self.min_valid.get(modality) == 0
 
     def factor(self, modality: str) -> int:
         """Side of the squares of pixels that become one pixel of a modality."""

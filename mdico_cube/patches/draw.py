@@ -231,9 +231,12 @@ def index_summary(index: SampleIndex) -> dict[str, Any]:
 def passes(table: pa.Table, index: SampleIndex, section: SampleSection) -> Bools:
     """True for the rows of a part that fulfil every filter: observed share, purity, dates."""
     keep = np.ones(table.num_rows, dtype=bool)
+    seen = np.zeros(table.num_rows, dtype=bool)
     for name in index.facts.modalities:
         valid = table[f"valid_{name}"].to_numpy()
-        keep &= (valid >= np.float32(section.least_valid(name))) & (valid > 0)
+        keep &= (valid >= np.float32(section.least_valid(name))) & ((valid > 0) | section.may_miss(name))
+        seen |= valid > 0
+    keep &= seen
     if section.min_purity:
         keep &= _purity(table, len(index.facts.legend)) >= section.min_purity
     if section.dates is not None:

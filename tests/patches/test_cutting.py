@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import zarr
 from pyproj import Transformer
 from test_samples import NAMES, extracted
 
@@ -167,3 +169,25 @@ def test_one_is_as_it_is() -> None:
 def test_the_patch_must_be_a_multiple() -> None:
     with pytest.raises(ValueError, match="no multiple of 3"):
         SampleSection(patch=4, coarsen={"landsat": 3})
+
+
+def test_a_missing_modality_is_a_mask_and_its_window_is_used_where_the_recipe_says_so(
+    cube: Path, tmp_path: Path
+) -> None:
+    torn = tmp_path / "cube.zarr"
+    shutil.copytree(cube, torn)
+    array = zarr.open_group(torn, mode="r+")["sentinel2/reflectance"]
+    assert isinstance(array, zarr.Array)
+    array[..., 48:] = 65535
+    strict = extracted(torn, tmp_path / "a", patch=4)
+    assert not strict.missing("sentinel2").any()
+    loose = extracted(torn, tmp_path / "b", patch=4, min_valid={"sentinel1": 0.25, "sentinel2": 0})
+    gone = loose.missing("sentinel2")
+    assert gone.any()
+    assert (gone == (loose.column("column") >= 48)).all()
+    assert not loose.missing("sentinel1").any()
+    rows = loose.where(1)
+    (batch,) = make_loader(window_source(loose, (1,), NAMES), len(rows))
+    assert (batch.valid["sentinel2"].flatten(1).any(dim=1).numpy() == ~gone[rows]).all()
+    assert not batch.images["sentinel2"][torch.from_numpy(gone[rows])].any()
+    assert batch.valid["sentinel1"].flatten(1).any(dim=1).all()
