@@ -128,3 +128,28 @@ def test_every_pipeline_is_a_recipe(path: Path) -> None:
 def test_a_recipe_cannot_be_changed(recipe: Recipe) -> None:
     with pytest.raises(ValueError, match="frozen"):
         recipe.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("samples", "sentence"),
+    [
+        ({"strategy": "points"}, r"samples: places \(a vector file\) goes with strategy points or polygons"),
+        ({"places": {"path": "p.gpkg"}}, r"samples: places \(a vector file\) goes with strategy points or polygons"),
+        ({"folds": 3, "test_fold": 3}, "samples: test_fold 3 does not exist: folds are counted 0 to 2"),
+        ({"min_valid": {"landsat": 0.5}}, "samples.min_valid names landsat, which the recipe's modalities do not list"),
+        ({"dates": ["2021-01-01", "tomorrow!"]}, r"samples.dates"),
+        ({"strategy": "points", "places": {"path": "p.gpkg", "labl": "c"}}, "unknown key 'samples.places.labl'"),
+    ],
+)
+def test_sampling_that_makes_no_sense(recipe_facts: dict[str, Any], samples: dict[str, Any], sentence: str) -> None:
+    recipe_facts["samples"] = samples
+    with pytest.raises(MdicoError, match=sentence):
+        parse_recipe(recipe_facts)
+
+
+def test_places_count_from_the_recipes_folder(recipe_facts: dict[str, Any], tmp_path: Path) -> None:
+    recipe_facts["samples"] = {"strategy": "points", "places": {"path": "p.gpkg"}, "min_valid": {"sentinel1": 0.5}}
+    samples = parse_recipe(recipe_facts, base=tmp_path).samples
+    assert samples.places is not None
+    assert samples.places.path == tmp_path / "p.gpkg"
+    assert (samples.least_valid("sentinel1"), samples.least_valid("sentinel2")) == (0.5, 0.0)
