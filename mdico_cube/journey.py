@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from odc.geo.geobox import GeoBox
 
 from mdico_cube.batch import Batches
 from mdico_cube.colearn.bundle import CONFIG, add_scores, save_bundle
@@ -25,6 +26,7 @@ from mdico_cube.cube.change import writing
 from mdico_cube.cube.clusters import dask_client
 from mdico_cube.cube.estimate import estimate
 from mdico_cube.cube.execute import cluster_for
+from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.items import ITEMS, Change, compare_items, read_items
 from mdico_cube.cube.jobs import Retry
 from mdico_cube.cube.lazy import lazy_scenes, lazy_weather
@@ -32,6 +34,7 @@ from mdico_cube.cube.plan import BuildPlan, plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.stale import counted, due_shards
 from mdico_cube.cube.target import Location, cube_location, exists
+from mdico_cube.cube.update import cover
 from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.demo.region import DemoRegion, write_region
 from mdico_cube.errors import MdicoError
@@ -128,7 +131,7 @@ def refresh(recipe: Recipe) -> tuple[BuildPlan, list[Change]]:
     return planned, compare_items(before, planned.answers)
 
 
-def _planned(recipe: Recipe, resume: bool, items: Path | str | None, again: bool) -> BuildPlan:
+def _planned(recipe: Recipe, resume: bool, items: Path | str | None, again: bool, update: bool = False) -> BuildPlan:
     """The plan of a build: from given items, from those beside the cube where it goes on, else from a search."""
     _check(recipe)
     saved = recipe.output / ITEMS
@@ -142,8 +145,20 @@ def _planned(recipe: Recipe, resume: bool, items: Path | str | None, again: bool
             say(f"{change.modality}: {change.item} is {change.kind}")
         return planned
     if resume and not again and saved.exists():
-        return plan_build(recipe, read_items(saved), reuse=True)
-    return plan_build(recipe)
+        return plan_build(recipe, read_items(saved), reuse=True, geobox=_grid(recipe, update))
+    return plan_build(recipe, geobox=_grid(recipe, update) if resume else None)
+
+
+def _grid(recipe: Recipe, update: bool) -> GeoBox | None:
+    """The grid of the cube that stands, grown to the recipe's area when asked; None where the area is another."""
+    place = cube_location(recipe)
+    if not exists(place):
+        return None
+    reader = open_reader(place)
+    asked = json.loads(str(reader.attrs.get("mdico_recipe", "{}"))).get("area")
+    if not update and asked != recipe.area.model_dump(mode="json"):
+        return None
+    return cover(reader.geobox, grid_for(recipe.area), reader.shard)
 
 
 def scenes(recipe: Recipe, modality: str, chunk: int = 512) -> xr.Dataset:
@@ -179,6 +194,7 @@ def build(
     items: Path | str | None = None,
     refresh: bool = False,
     retry: Sequence[Retry] = (),
+    update: bool = False,
 ) -> Location:
     """Build the cube and put the labels on its grid.
 
@@ -193,17 +209,18 @@ def build(
         items: build from exactly these saved items (items.parquet, or a cube that keeps them).
         refresh: go on, but search again and say what is new, changed or gone; only what it touches is built.
         retry: of a cube that stands, build only the shards that "failed", have "gaps" or are "stale".
+        update: let the cube grow to the recipe's area, period and modalities; what stands is not read again.
 
     Raises:
         MdicoError: bad input, an existing cube without overwrite or resume, or shards that could not be read.
     """
     places = Places.of(recipe)
-    resume = resume or refresh or bool(retry)
+    resume = resume or refresh or update or bool(retry)
     check_free(places.cube, overwrite, resume)
-    planned = _planned(recipe, resume and not overwrite, items, refresh)
+    planned = _planned(recipe, resume and not overwrite, items, refresh, update)
     check_labels(recipe.labels, planned.geobox)
     cluster = cluster_for(recipe.cluster, workers, scheduler)
-    path = build_cube(recipe, overwrite, resume, cluster, planned, retry)
+    path = build_cube(recipe, overwrite, resume, cluster, planned, retry, update)
     label_cube(path, recipe.labels)
     return path
 

@@ -65,6 +65,9 @@ def build(
         list[str] | None,
         typer.Option("--retry", metavar="KIND", help="Go on with the failed, gaps or stale shards only; repeatable."),
     ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Let the cube grow to a larger area, a longer period, more modalities.")
+    ] = False,
 ) -> None:
     """Catalog to aligned cube: search, read, mask, composite, write; then the labels.
 
@@ -73,7 +76,9 @@ def build(
     Example: `mdico build region.yml --workers 4`, or `--scheduler tcp://10.0.0.1:8786`; the same cube again, without
     the catalog: `mdico build copy.yml --items my-region/items.parquet`
     """
-    path = mdico.build(load_recipe(recipe), overwrite, resume, workers, scheduler, items, refresh, retries(retry or ()))
+    path = mdico.build(
+        load_recipe(recipe), overwrite, resume, workers, scheduler, items, refresh, retries(retry or ()), update
+    )
     out.print(f"cube: {path}", soft_wrap=True)
 
 

@@ -27,6 +27,7 @@ from mdico_cube.cube.reader import forget_readers, open_reader
 from mdico_cube.cube.scenes import Notes, read_calibrated
 from mdico_cube.cube.store import create_cube, keep_recipe
 from mdico_cube.cube.target import Location, Target, cube_location, exists, note_location, open_group
+from mdico_cube.cube.update import recover, update_cube
 from mdico_cube.cube.work import WorkFolder
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
@@ -42,6 +43,7 @@ def build_cube(
     cluster: ClusterSection | None = None,
     plan: BuildPlan | None = None,
     retry: Sequence[Retry] = (),
+    update: bool = False,
 ) -> Location:
     """Build the recipe's cube and return its path.
 
@@ -54,12 +56,13 @@ def build_cube(
         cluster: where the shards are built; default = the recipe's cluster section.
         plan: a plan made before; default = plan_build(recipe).
         retry: of a cube that stands, build only the shards that failed, have gaps or are stale; implies resume.
+        update: let a cube that stands grow to the plan's area, period and modalities; implies resume.
 
     Raises:
         MdicoError: bad input, an existing cube without overwrite or resume, another recipe's build at work on it, or
             shards that could not be read (the others are kept, and resume tries again).
     """
-    path, cluster, resume = cube_location(recipe), cluster or recipe.cluster, resume or bool(retry)
+    path, cluster, resume = cube_location(recipe), cluster or recipe.cluster, resume or update or bool(retry)
     check_free(path, overwrite, resume)
     plan = plan or plan_build(recipe)
     for name, steps in plan.gaps().items():
@@ -69,6 +72,10 @@ def build_cube(
     task = partial(ShardTask, run_job, path, threads=threads_each(cluster))
     with Claims(WorkFolder(path), plan.identity) as claims:
         with claims.holding("cube"):
+            if not claims.others():
+                recover(path)
+            if update and exists(path) and not overwrite:
+                _update(path, plan, recipe, claims)
             if exists(path) and not overwrite:
                 _check_same(path, plan)
                 keep_recipe(path, _recipe_text(recipe))
@@ -96,6 +103,21 @@ def check_free(path: Location, overwrite: bool, resume: bool) -> None:
         raise MdicoError(f"{path}: exists already. Use --resume to go on with it or --overwrite to replace it.")
 
 
+def _update(path: Location, plan: BuildPlan, recipe: Recipe, claims: Claims) -> None:
+    """Let the cube grow where the plan has more than stands."""
+    reader = open_reader(path)
+    stands = {name: _outline(layer) for name, layer in reader.layers.items()}
+    if reader.geobox == plan.geobox and stands == {layer.modality.name: _outline(layer.layer) for layer in plan.every}:
+        return
+    if claims.others():
+        raise MdicoError(f"{path}: another build is at work on it, so it cannot grow now. Wait until it is done.")
+    update_cube(path, plan, recipe.store.chunk, _facts(recipe))
+
+
+def _facts(recipe: Recipe) -> dict[str, str]:
+    return {"mdico_recipe": _recipe_text(recipe), "mdico_version": __version__}
+
+
 def _create(path: Location, plan: BuildPlan, recipe: Recipe, overwrite: bool, claims: Claims) -> None:
     if claims.others() and exists(path):
         raise MdicoError(f"{path}: another build is at work on it, so it is not replaced. Wait until it is done.")
@@ -105,7 +127,7 @@ def _create(path: Location, plan: BuildPlan, recipe: Recipe, overwrite: bool, cl
         [layer.layer for layer in plan.every],
         recipe.store.chunk,
         recipe.store.shard,
-        {"mdico_recipe": _recipe_text(recipe), "mdico_version": __version__},
+        _facts(recipe),
         ledger_shape=_shard_counts(plan),
         overwrite=overwrite,
         level=recipe.store.level,

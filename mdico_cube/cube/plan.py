@@ -292,13 +292,16 @@ def _sha(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def plan_build(recipe: Recipe, items: Mapping[str, Answer] | None = None, reuse: bool = False) -> BuildPlan:
+def plan_build(
+    recipe: Recipe, items: Mapping[str, Answer] | None = None, reuse: bool = False, geobox: GeoBox | None = None
+) -> BuildPlan:
     """Search the catalog and lay out the build.
 
     Args:
         recipe: what to build.
         items: saved items: the catalog is not asked, exactly these are taken.
         reuse: take the saved items only of modalities whose search is still the same; search for the others.
+        geobox: the grid, if not exactly the recipe's area: that of a cube which stands and has grown.
 
     Raises:
         MdicoError: unknown modality or band, nothing found, a missing asset, or a product a sensor cannot use.
@@ -308,7 +311,7 @@ def plan_build(recipe: Recipe, items: Mapping[str, Answer] | None = None, reuse:
         name: sensor.modality.select(recipe.modalities[name].bands or sensor.defaults)
         for name, sensor in sensors.items()
     }
-    geobox = grid_for(recipe.area)
+    geobox = geobox or grid_for(recipe.area)
     recipe.period.period.steps()
     lacking = [name for name in recipe.modalities if name not in items] if items is not None and not reuse else []
     if lacking:
