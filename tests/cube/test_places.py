@@ -21,7 +21,7 @@ from mdico_cube.cube.target import Location, cube_of, is_icechunk
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.export import export_step
 from mdico_cube.patches.samples import open_samples
-from mdico_cube.recipe import Recipe, parse_recipe
+from mdico_cube.recipe import ClusterSection, Recipe, parse_recipe
 
 Place = Callable[[str], Location]
 WHOLE = slice(0, 64), slice(0, 96)
@@ -81,6 +81,17 @@ def test_a_build_is_the_same_everywhere(
     )
     with pytest.raises(MdicoError, match="exists already"):
         build_cube(there)
+
+
+@pytest.mark.slow
+def test_worker_processes_share_a_commit(recipe: Recipe, recipe_at: Callable[[str], Recipe]) -> None:
+    cluster = ClusterSection(kind="local", workers=2)
+    local, where = build_cube(recipe), build_cube(recipe_at("icechunk on s3"), cluster=cluster)
+    for name in open_reader(local).modalities:
+        mine, theirs = Ledger(local, name), Ledger(where, name)
+        assert (theirs.states() == DONE).all()
+        np.testing.assert_array_equal(mine.digests(), theirs.digests())
+        np.testing.assert_array_equal(open_reader(local).stored(name, *WHOLE), open_reader(where).stored(name, *WHOLE))
 
 
 def test_samples_are_the_same_everywhere(recipe: Recipe, recipe_at: Callable[[str], Recipe]) -> None:
