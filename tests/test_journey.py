@@ -222,7 +222,7 @@ def test_scores_need_samples_of_this_cube_and_labels(recipe_facts: dict[str, Any
     changed = mdico.parse_recipe(recipe_facts)
     mdico.build(changed, resume=True)
     for stage in (mdico.train, mdico.evaluate):
-        with pytest.raises(mdico.MdicoError, match="drawn from another cube or other labels"):
+        with pytest.raises(mdico.MdicoError, match="drawn from another cube, other labels"):
             stage(changed, overwrite=True)
 
 
