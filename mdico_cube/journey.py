@@ -98,7 +98,7 @@ def plan(recipe: Recipe, items: Path | str | None = None) -> BuildPlan:
         MdicoError: bad input; the text names it.
     """
     _check(recipe)
-    return plan_build(recipe, None if items is None else read_items(items))
+    return plan_build(recipe, None if items is None else read_items(items), geobox=_grid(recipe, update=False))
 
 
 def foresee(recipe: Recipe, planned: BuildPlan, calibrate: bool = False) -> dict[str, Any]:

@@ -143,12 +143,15 @@ def _check_same(path: Location, plan: BuildPlan) -> None:
     came = {layer.modality.name: _outline(layer.layer) for layer in plan.every}
     stands = {name: _outline(layer) for name, layer in reader.layers.items()}
     if reader.geobox != plan.geobox or reader.shard != plan.shard:
-        raise MdicoError(f"{path}: stands on another grid than the recipe's area. Use --overwrite to replace it.")
+        raise MdicoError(
+            f"{path}: stands on another grid than the recipe's area. Use --update to let it grow, or "
+            "--overwrite to replace it."
+        )
     if came != stands:
         differing = [name for name in {**came, **stands} if came.get(name) != stands.get(name)]
         raise MdicoError(
             f"{path}: was built with other bands or steps of {', '.join(differing)}, or from a source with other "
-            "cells. Use --overwrite to replace it."
+            "cells. Use --update to add steps or modalities, or --overwrite to replace it."
         )
 
 
