@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import wait
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -23,8 +24,9 @@ from mdico_cube.cube.jobs import Built, Job, Retry, ShardTask, run_jobs, unfinis
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, DOUBT, FAILED, GAPS, Entry, Ledger
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
+from mdico_cube.cube.read import helpers
 from mdico_cube.cube.reader import forget_readers, open_reader
-from mdico_cube.cube.scenes import Notes, read_calibrated
+from mdico_cube.cube.scenes import Calibrated, Notes, read_calibrated
 from mdico_cube.cube.store import create_cube, keep_recipe
 from mdico_cube.cube.target import Location, Target, cube_location, exists, note_location, open_group
 from mdico_cube.cube.update import recover, update_cube
@@ -34,6 +36,8 @@ from mdico_cube.progress import say
 from mdico_cube.recipe import ClusterSection, Recipe
 from mdico_cube.sensors.offsets import judge_floors
 from mdico_cube.spec import Array, Bools
+
+T = TypeVar("T")
 
 
 def build_cube(
@@ -264,8 +268,11 @@ def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, notes: Note
     padded = block.pad(sensor.halo) if sensor.halo else block
     scenes = sorted(layer.scenes_of(padded), key=lambda scene: (scene.step, str(scene.overpass)))
     out = np.full((len(layer.steps), len(bands), *block.shape), storage.missing, dtype=storage.dtype)
-    for step, group in groupby(scenes, key=lambda scene: scene.step):
-        composite = _composite(layer, list(group), padded, threads, notes or Notes())
+    notes = notes or Notes()
+    groups = [(step, list(group)) for step, group in groupby(scenes, key=lambda scene: scene.step)]
+    reads = [partial(read_calibrated, layer, group, padded, threads, notes) for _, group in groups]
+    for (step, _), calibrated in zip(groups, _ahead(reads, threads > 1), strict=True):
+        composite = _composite(layer, calibrated)
         if composite is None:
             continue
         if layer.reducer == "count":
@@ -279,15 +286,30 @@ def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, notes: Note
     return out
 
 
-def _composite(
-    layer: LayerPlan, scenes: list[Scene], geobox: GeoBox, threads: int, notes: Notes
-) -> tuple[Array, Bools] | None:
-    """Scenes of one step to one composite: calibrated per item, fused per overpass, reduced over overpasses.
+def _ahead(tasks: Sequence[Callable[[], T]], ahead: bool) -> Iterator[T]:
+    """Results in order; where asked for, the next one is under way while the last is used."""
+    if not ahead or len(tasks) < 2:
+        yield from (task() for task in tasks)
+        return
+    helper = helpers(1)
+    coming = helper.submit(tasks[0])
+    try:
+        for task in tasks[1:]:
+            done = coming.result()
+            coming = helper.submit(task)
+            yield done
+        yield coming.result()
+    finally:
+        wait([coming])
+
+
+def _composite(layer: LayerPlan, scenes: Sequence[Calibrated]) -> tuple[Array, Bools] | None:
+    """Scenes of one step to one composite: fused per overpass, reduced over overpasses.
 
     None where no scene could be read and the recipe allows gaps.
     """
     passes: list[tuple[Array, Bools]] = []
-    for _, group in groupby(read_calibrated(layer, scenes, geobox, threads, notes), key=lambda one: one.scene.overpass):
+    for _, group in groupby(scenes, key=lambda one: one.scene.overpass):
         members = list(group)
         passes.append(mosaic([one.work for one in members], [one.observed for one in members]))
     if not passes:
