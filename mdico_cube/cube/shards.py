@@ -82,12 +82,19 @@ class ShardReader:
     def read(self, *block: slice) -> Array:
         """The values of a block given by one slice (start, stop) per axis; every inner chunk in it is decoded once.
 
+        A block that lies in one inner chunk is handed out as it was decoded, without a copy: not to be written to.
+
         Raises:
             MdicoError: a shard is damaged.
         """
         starts, stops = [one.start for one in block], [one.stop for one in block]
+        places = list(self._chunks(starts, stops))
+        if len(places) == 1:
+            first = [number * side for number, side in zip(places[0], self.inner, strict=True)]
+            there = tuple(slice(a - at, b - at) for a, b, at in zip(starts, stops, first, strict=True))
+            return self._decoded(places[0])[there]
         out = np.empty([stop - start for start, stop in zip(starts, stops, strict=True)], dtype=self.dtype)
-        for place in self._chunks(starts, stops):
+        for place in places:
             first = [number * side for number, side in zip(place, self.inner, strict=True)]
             here = tuple(
                 slice(max(begin, at) - begin, min(end, at + side) - begin)
@@ -97,24 +104,23 @@ class ShardReader:
                 slice(one.start + begin - at, one.stop + begin - at)
                 for one, begin, at in zip(here, starts, first, strict=True)
             )
-            self._put(place, out, here, there)
+            out[here] = self._decoded(place)[there]
         return out
 
     def _chunks(self, starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, ...]]:
         spans = zip(starts, stops, self.inner, strict=True)
         return product(*(range(start // side, -(-stop // side)) for start, stop, side in spans))
 
-    def _put(self, place: tuple[int, ...], out: Array, here: tuple[slice, ...], there: tuple[slice, ...]) -> None:
-        """Decode one inner chunk and copy what the block holds of it."""
+    def _decoded(self, place: tuple[int, ...]) -> Array:
+        """One inner chunk, not to be written to; the fill value where it was never written."""
         raw = self._bytes(place)
         if raw is None:
-            out[here] = self._fill
-            return
+            return np.broadcast_to(self._fill, self.inner)
         try:
             decoded = _ZSTD.decompress(raw, self._length)  # without the interpreter's lock, unlike numcodecs
         except OSError as error:
             raise MdicoError(f"{self._folder}: the inner chunk {place} is damaged. Build the cube again.") from error
-        out[here] = np.frombuffer(decoded, dtype=self.dtype).reshape(self.inner)[there]
+        return np.frombuffer(decoded, dtype=self.dtype).reshape(self.inner)
 
     def _bytes(self, place: tuple[int, ...]) -> bytes | None:
         """The compressed bytes of an inner chunk; None where it was never written."""
