@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -23,6 +24,10 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ReadSection, Section
 
 Signing = Literal["none", "planetary-computer"]
+_AWS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"),
+    *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_NO_SIGN_REQUEST"),
+)
 _TOKEN_LIFE = 3600.0
 """Seconds for which a token is used whose service does not say how long it lasts."""
 
@@ -62,8 +67,8 @@ class S3Section(Section):
     region: str | None = None
     path_style: bool = False
     """True where the service wants endpoint/bucket/key and not bucket.endpoint/key."""
-    unsigned: bool = False
-    """Read without credentials."""
+    unsigned: bool | None = None
+    """Read without credentials; null = where this machine has none (no AWS_... variables, no ~/.aws)."""
     requester_pays: bool = False
     key: str | None = None
     """Environment variable with the access key; null = AWS_ACCESS_KEY_ID or the profile in ~/.aws."""
@@ -181,7 +186,7 @@ def s3_options(s3: S3Section) -> dict[str, str]:
     Raises:
         MdicoError: an environment variable that the catalog file names is not set.
     """
-    options = {"AWS_NO_SIGN_REQUEST": "YES"} if s3.unsigned else {}
+    options = {"AWS_NO_SIGN_REQUEST": "YES"} if reads_unsigned(s3) else {}
     if s3.requester_pays:
         options["AWS_REQUEST_PAYER"] = "requester"
     if s3.region:
@@ -195,6 +200,15 @@ def s3_options(s3: S3Section) -> dict[str, str]:
         options |= {"AWS_ACCESS_KEY_ID": from_environment(s3.key), "AWS_SECRET_ACCESS_KEY": from_environment(s3.secret)}
         options["AWS_SESSION_TOKEN"] = ""
     return options
+
+
+def reads_unsigned(s3: S3Section) -> bool:
+    """True where requests to an S3 service carry no signature."""
+    if s3.unsigned is not None or s3.key:
+        return bool(s3.unsigned)
+    if any(name in os.environ for name in _AWS):
+        return False
+    return not any((Path.home() / ".aws" / name).is_file() for name in ("credentials", "config"))
 
 
 _TOKENS: dict[str, tuple[float, float, str]] = {}

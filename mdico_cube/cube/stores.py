@@ -17,7 +17,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore
 
-from mdico_cube.cube.access import Access, S3Section, from_environment
+from mdico_cube.cube.access import Access, S3Section, from_environment, reads_unsigned
 from mdico_cube.cube.address import REMOTE, plain, shown
 from mdico_cube.cube.faults import judge_status
 from mdico_cube.cube.patience import pauses
@@ -201,7 +201,7 @@ def _bucket(href: str, storage: Mapping[str, Any], s3: S3Section, reading: ReadS
         said = {
             "endpoint": s3.endpoint or storage.get("endpoint_url"),
             "region": s3.region or storage.get("region_name"),
-            "skip_signature": s3.unsigned or storage.get("anon"),
+            "skip_signature": reads_unsigned(s3) or storage.get("anon"),
             "request_payer": s3.requester_pays or storage.get("requester_pays"),
             "virtual_hosted_style_request": None if s3.endpoint is None else not s3.path_style,
             "access_key_id": None if s3.key is None else from_environment(s3.key),
