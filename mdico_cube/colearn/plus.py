@@ -17,7 +17,7 @@ from mdico_cube.spec import InputSpec
 
 
 class MDiCoPlus(CoLearner):
-    """What was found to lift a sensor under the honest protocol: mutual teaching, also on the cube's unlabelled pixels.
+    """Mutual teaching at the level of decisions, also on the cube's unlabelled pixels.
 
     ```
     y_m = P_m(E_m(x_m))
