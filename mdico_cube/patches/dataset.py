@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from mdico_cube.patches.augment import Augment
 from mdico_cube.patches.order import Pool, epoch_pools
 from mdico_cube.patches.sources import Part, WindowSource
 from mdico_cube.patches.splits import Ints
+from mdico_cube.progress import say
 from mdico_cube.schema import UNLABELLED
 from mdico_cube.spec import Array, Modality, Storage
 
@@ -147,7 +149,7 @@ class WindowLoader:
         return -(-len(self.dataset) // self.order.batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        pools = self._by_processes() if self.processes else self._by_threads()
+        pools = self._by_processes() if self.processes and can_fork() else self._by_threads()
         for pool, whole in zip(self.order, pools, strict=True):
             for start, stop in zip(pool.cuts[:-1], pool.cuts[1:], strict=True):
                 yield whole.rows(start, stop)
@@ -189,6 +191,14 @@ class WindowLoader:
             collate_fn=_as_is,
             generator=torch.Generator(),  # its own, so that workers leave the trainer's random numbers alone
         )
+
+
+def can_fork() -> bool:
+    """Whether worker processes may be started from this one: not where tensorstore, whose threads bear no fork, was used."""
+    if "tensorstore" not in sys.modules:
+        return True
+    say("loader: this process has used tensorstore, so threads read instead of processes")
+    return False
 
 
 class WithUnlabelled:
