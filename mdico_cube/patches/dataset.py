@@ -194,7 +194,7 @@ class WindowLoader:
 
 
 def can_fork() -> bool:
-    """Whether worker processes may be started from this one: not where tensorstore, whose threads bear no fork, was used."""
+    """False where this process has used tensorstore, whose threads bear no fork: worker processes would die."""
     if "tensorstore" not in sys.modules:
         return True
     say("loader: this process has used tensorstore, so threads read instead of processes")
