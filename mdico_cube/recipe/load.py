@@ -1,0 +1,121 @@
+"""One YAML file or mapping in, one Recipe with absolute paths out; every fault in one sentence."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mdico_cube.errors import MdicoError
+from mdico_cube.recipe.sources import FallbackSection
+from mdico_cube.recipe.whole import Recipe
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe file. Relative paths in it count from the file's folder.
+
+    Raises:
+        MdicoError: no such file, not YAML, an unknown key or a value outside its rule; the text names each one.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise MdicoError(f"recipe {path}: cannot be read ({error.strerror}). Give the path of a YAML file.") from error
+    except UnicodeDecodeError as error:
+        raise MdicoError(f"recipe {path}: is not a text file. Give the path of a YAML file.") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise MdicoError(f"recipe {path}: is not YAML{where} ({getattr(error, 'problem', error)}).") from error
+    return parse_recipe(data, base=path.resolve().parent, name=str(path))
+
+
+def parse_recipe(data: Any, base: Path | None = None, name: str = "recipe") -> Recipe:
+    """A recipe from a mapping, as a notebook would write it; `base` is what relative paths count from."""
+    if not isinstance(data, dict):
+        raise MdicoError(
+            f"{name}: must be a mapping of sections (name, area, period, ...), came {type(data).__name__}."
+        )
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        faults = "; ".join(_sentence(fault) for fault in error.errors())
+        raise MdicoError(f"{name}: {faults}.") from error
+    return _rebased(recipe, base or Path.cwd())
+
+
+def _sentence(fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"]) or "recipe"
+    if fault["type"] == "extra_forbidden":
+        known = _keys_at(fault["loc"][:-1])
+        close = get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"unknown key {where!r}, {hint}"
+    if fault["type"] == "missing":
+        return f"{where!r} is missing: add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    came = (
+        ""
+        if isinstance(fault["input"], dict | BaseModel) or fault["type"] == "value_error"
+        else f", came {fault['input']!r}"
+    )
+    return f"{where}: {message[0].lower() + message[1:]}{came}"
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """The keys a section knows, found by walking the JSON schema along a fault's location."""
+    schema = Recipe.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in location:
+        node = node.get("properties", {}).get(part, node.get("additionalProperties") or node.get("items") or {})
+        options = [node, *node.get("anyOf", []), *node.get("allOf", [])]
+        refs = [option["$ref"] for option in options if isinstance(option, dict) and "$ref" in option]
+        if refs:
+            node = schema["$defs"][refs[0].rsplit("/", 1)[1]]
+    return list(node.get("properties", {}))
+
+
+def _rebased(recipe: Recipe, base: Path) -> Recipe:
+    """The recipe with every relative path made absolute."""
+
+    def under(path: Path) -> Path:
+        return path if path.is_absolute() else (base / path).resolve()
+
+    def address(href: str | None) -> str | None:
+        return href if href is None or "://" in href else str(under(Path(href)))
+
+    def catalog_at(name: str) -> str:
+        return str(under(Path(name))) if name.endswith((".yml", ".yaml")) else name
+
+    area = recipe.area
+    if area.geojson is not None:
+        area = area.model_copy(update={"geojson": under(area.geojson)})
+    labels = recipe.labels.model_copy(update={"path": under(recipe.labels.path)})
+    update: dict[str, Any] = {
+        "output": under(recipe.output),
+        "href": address(recipe.href),
+        "area": area,
+        "labels": labels,
+    }
+    if recipe.samples.places is not None:
+        places = recipe.samples.places.model_copy(update={"path": under(recipe.samples.places.path)})
+        update["samples"] = recipe.samples.model_copy(update={"places": places})
+    if recipe.store.target is not None and "://" not in recipe.store.target:
+        update["store"] = recipe.store.model_copy(update={"target": str(under(Path(recipe.store.target)))})
+    update["catalog"] = catalog_at(recipe.catalog)
+    update["fallback"] = tuple(
+        FallbackSection(catalog=catalog_at(one.catalog), href=address(one.href)) for one in recipe.fallback
+    )
+    update["modalities"] = {
+        name: section.model_copy(
+            update={"catalog": section.catalog and catalog_at(section.catalog), "href": address(section.href)}
+        )
+        for name, section in recipe.modalities.items()
+    }
+    return recipe.model_copy(update=update)

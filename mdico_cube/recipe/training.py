@@ -1,0 +1,163 @@
+"""Methods, encoders and the training schedule, as a recipe says it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from mdico_cube.recipe.samples import AugmentSection
+from mdico_cube.recipe.section import Section, no_twice
+
+Precision = Literal["32-true", "bf16"]
+
+
+class EncoderSection(Section):
+    """The network that turns a series into an embedding."""
+
+    name: str = "tempcnn"
+    """tempcnn, ltae or gru; a name that is not known is refused before anything is read."""
+    width: Annotated[int, Field(ge=2, multiple_of=2)] = 128
+    """Embedding width d."""
+    hidden: Annotated[int, Field(ge=1)] = 128
+    """Channels of each convolution."""
+    dense: Annotated[int, Field(ge=1)] = 512
+    """Width of the dense layer before the embedding."""
+    kernel: Annotated[int, Field(ge=1)] = 5
+    """Length of each convolution in time steps; odd."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    heads: Annotated[int, Field(ge=1)] = 8
+    """Attention heads (ltae)."""
+
+
+class MDiCoSection(Section):
+    """Options of MDiCo (Mena et al., Machine Learning 114, 2025)."""
+
+    discriminate: Literal["unused", "shared"] = "unused"
+    """What the second modality head reads: "unused" = the paper's figure, "shared" = the public code."""
+    contrastive_reduction: Literal["sum", "mean"] = "mean"
+    """"sum" over ordered pairs as in the paper, or the mean scaled so that two modalities equal the paper."""
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+    """NT-Xent temperature."""
+    main: Annotated[float, Field(ge=0)] = 1.0
+    auxiliary: Annotated[float, Field(ge=0)] = 1.0
+    modality: Annotated[float, Field(ge=0)] = 1.0
+    contrastive: Annotated[float, Field(ge=0)] = 1.0
+    """Weights of the four losses; 0 switches one off."""
+    contrast_pixels: Annotated[int, Field(ge=2)] = 1024
+    """At most this many pixels of a batch enter the contrastive loss (patches have B x H x W of them)."""
+
+
+class FullCoSection(Section):
+    """Options of FullCo and Co-Miss (poster, Mena et al. 2025)."""
+
+    contrastive: Annotated[float, Field(ge=0)] = 1.0
+    modality: Annotated[float, Field(ge=0)] = 1.0
+    collaboration: Annotated[float, Field(ge=0)] = 1.0
+    """Weights of the losses beside the main one; 0 switches one off."""
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Of the distillation."""
+    contrast_temperature: Annotated[float, Field(gt=0)] = 0.1
+    """Of NT-Xent."""
+    contrast_pixels: Annotated[int, Field(ge=2)] = 1024
+    """At most this many pixels of a batch enter the contrastive loss."""
+
+
+class DSensDSection(Section):
+    """Options of DSensD+ (Mena et al., IEEE Access 2025)."""
+
+    distillation: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the distillation; 0 switches it off."""
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Of the distillation."""
+
+
+class TiMMILSection(Section):
+    """Options of the TiMMIL-like transformer."""
+
+    heads: Annotated[int, Field(ge=1)] = 8
+    """Attention heads; the encoder's width must be a multiple."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4
+
+
+class DisCoMSection(Section):
+    """Options of DisCoM-KD (Ienco and Dantas, BMVC 2024)."""
+
+    adversarial: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the adversary that must not tell the modalities apart by their shared space."""
+    orthogonal: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the overlap between the spaces."""
+
+
+class PlusSection(Section):
+    """Options of MDiCo-plus."""
+
+    distillation: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of what a sensor learns from all of them together; 0 leaves the independent baseline."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """Of the distillation."""
+    unlabelled: Annotated[float, Field(gt=0)] = 3.0
+    """Unlabelled windows for each labelled one in a training batch, where samples.unlabelled gives any."""
+
+
+class TrainSection(Section):
+    """The training loop."""
+
+    epochs: Annotated[int, Field(ge=1)] = 30
+    batch: Annotated[int, Field(ge=2)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Adam's step size; the peak of the one-cycle schedule."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["constant", "onecycle"] = "onecycle"
+    """One cycle of the step size (Smith and Topin, 2019), or a constant one as in the methods' papers."""
+    patience: Annotated[int, Field(ge=1)] = 5
+    """Epochs without a better validation loss before training stops."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.01
+    """What counts as better."""
+    keep: Literal["best", "last"] = "last"
+    """"last" runs every epoch and keeps the last one's weights, as suits the one-cycle schedule; "best" stops early and
+    keeps the epoch with the lowest validation loss, as in the methods' papers."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of an exponential moving average of the weights, such as 0.99; the average is validated, kept and
+    exported. 0 = none."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
+
+
+class ColearnSection(Section):
+    """Which methods learn from which modalities."""
+
+    modalities: tuple[str, ...]
+    """At least two: each is trained with the others and then predicts alone."""
+    methods: Annotated[tuple[str, ...], Field(min_length=1)] = ("independent", "mdico")
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    protocol: Literal["honest", "paper"] = "honest"
+    """"honest" stops early on an inner validation split; "paper" on the scored fold, only to compare with
+    published figures."""
+    encoder: EncoderSection = EncoderSection()
+    mdico: MDiCoSection = MDiCoSection()
+    fullco: FullCoSection = FullCoSection()
+    dsensd: DSensDSection = DSensDSection()
+    timmil: TiMMILSection = TiMMILSection()
+    discom: DisCoMSection = DisCoMSection()
+    plus: PlusSection = PlusSection()
+    train: TrainSection = TrainSection()
+    augment: AugmentSection = AugmentSection()
+
+    @field_validator("methods", "seeds")
+    @classmethod
+    def _each_once(cls, value: tuple[object, ...]) -> tuple[object, ...]:
+        no_twice(value)
+        return value
+
+    @field_validator("modalities")
+    @classmethod
+    def _two(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < 2:
+            raise ValueError(
+                f"co-learning needs at least two different modalities, came {list(value)}: "
+                "add another modality of the cube"
+            )
+        no_twice(value)
+        return value

@@ -1,0 +1,103 @@
+"""The sections of a recipe in, one checked Recipe out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from mdico_cube.recipe.area import Area, PeriodSection
+from mdico_cube.recipe.maps import MapSection
+from mdico_cube.recipe.samples import LabelSection, LoaderSection, SampleSection
+from mdico_cube.recipe.section import Section
+from mdico_cube.recipe.sources import FallbackSection, ModalitySection, ReadSection
+from mdico_cube.recipe.store import ClusterSection, StoreSection
+from mdico_cube.recipe.training import ColearnSection
+
+
+class Recipe(Section):
+    """The whole run."""
+
+    name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Short name, used in titles."""
+    output: Path
+    """Folder for cube, samples, models, maps and report; relative to the recipe."""
+    area: Area
+    period: PeriodSection
+    catalog: str
+    """Name of a file in catalogs/ ("local"), or a path to one."""
+    href: str | None = None
+    """Where the catalog is: a path relative to the recipe, or a URL; null takes the catalog file's own."""
+    fallback: tuple[FallbackSection, ...] = ()
+    """Other catalogs to look in, in this order, for the same acquisition when a scene's files cannot be read."""
+    modalities: Annotated[dict[str, ModalitySection], Field(min_length=1)]
+    """Sensor -> options. An empty section takes every default."""
+    labels: LabelSection
+    samples: SampleSection = SampleSection()
+    loader: LoaderSection = LoaderSection()
+    colearn: ColearnSection
+    maps: MapSection = MapSection()
+    read: ReadSection = ReadSection()
+    store: StoreSection = StoreSection()
+    cluster: ClusterSection = ClusterSection()
+
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _empty_sections(cls, value: Any) -> Any:
+        return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_orbits(cls, value: Any) -> Any:
+        return _orbits_apart(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _orbits_of_radar(self) -> Self:
+        for name, section in self.modalities.items():
+            if section.orbit != "both" and name != "sentinel1":
+                raise ValueError(f"modalities.{name}.orbit is {section.orbit}, but only sentinel1 has orbit directions")
+        return self
+
+    @model_validator(mode="after")
+    def _known_modalities(self) -> Self:
+        for where, names, known, whose in (
+            ("colearn.modalities", self.colearn.modalities, tuple(self.modalities), "the recipe's modalities do"),
+            ("maps.modalities", self.maps.modalities or (), self.colearn.modalities, "colearn.modalities does"),
+            ("samples.coarsen", tuple(self.samples.coarsen), tuple(self.modalities), "the recipe's modalities do"),
+            ("samples.min_valid", self.samples.judged, tuple(self.modalities), "the recipe's modalities do"),
+            ("maps.methods", self.maps.methods or (), self.colearn.methods, "colearn.methods does"),
+        ):
+            missing = [name for name in names if name not in known]
+            if missing:
+                raise ValueError(f"{where} names {', '.join(missing)}, which {whose} not list ({', '.join(known)})")
+        if self.colearn.protocol == "honest" and self.samples.validation == 0:
+            raise ValueError("samples.validation is 0, but the honest protocol stops training on validation blocks")
+        return self
+
+
+def _orbits_apart(data: dict[str, Any]) -> dict[str, Any]:
+    """`sentinel1: {orbit: split}` to one section per direction, wherever the recipe names sentinel1."""
+    modalities = data.get("modalities")
+    if not isinstance(modalities, dict):
+        return data
+    radar = modalities.get("sentinel1")
+    if not isinstance(radar, dict) or radar.get("orbit") != "split":
+        return data
+    directions = ("sentinel1_ascending", "sentinel1_descending")
+    rest = {key: option for key, option in radar.items() if key != "orbit"}
+
+    def apart(names: Any) -> Any:
+        if not isinstance(names, list | tuple):
+            return names
+        return [one for name in names for one in (directions if name == "sentinel1" else (name,))]
+
+    sections = {
+        one: rest if one in directions else section for name, section in modalities.items() for one in apart([name])
+    }
+    named = {
+        key: {**data[key], "modalities": apart(data[key]["modalities"])}
+        for key in ("colearn", "maps")
+        if isinstance(data.get(key), dict) and "modalities" in data[key]
+    }
+    return {**data, "modalities": sections, **named}
