@@ -182,7 +182,7 @@ def test_training_sees_only_the_folds_of_its_protocol(
         seen.extend(words[4:6])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mdico_cube.journey.fit", spy)
+    monkeypatch.setattr("mdico_cube.journey.training.fit", spy)
     with pytest.raises(KeyboardInterrupt):
         mdico.train(recipe)
     for loader, folds in zip(seen, (learn, stop), strict=True):
@@ -347,7 +347,7 @@ def test_ctrl_c_says_how_to_go_on(door: Door, recipe_file: Path, monkeypatch: py
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mdico_cube.journey.build_cube", stop)
+    monkeypatch.setattr("mdico_cube.journey.cubes.build_cube", stop)
     code, _, err = door("build", recipe_file)
     assert code == 130
     assert "--resume" in err

@@ -19,7 +19,7 @@ from mdico_cube.cube.plan import plan_build
 from mdico_cube.cube.reader import CubeReader
 from mdico_cube.cube.update import cover
 from mdico_cube.errors import MdicoError
-from mdico_cube.journey import _grid
+from mdico_cube.journey.cubes import _grid
 from mdico_cube.recipe import Area, parse_recipe
 
 LEFT, BOTTOM, RIGHT, TOP = BOUNDS

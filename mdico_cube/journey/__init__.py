@@ -1,0 +1,27 @@
+"""A recipe in, every stage of a run out: plan, build, sample, train, predict, evaluate, report."""
+
+from mdico_cube.journey.cubes import build, foresee, plan, refresh, scenes
+from mdico_cube.journey.demo import pipeline_folder, prepare_demo
+from mdico_cube.journey.mapping import evaluate, predict, report
+from mdico_cube.journey.places import Places
+from mdico_cube.journey.training import train
+from mdico_cube.journey.whole import run
+from mdico_cube.journey.windows import index_samples, sample
+
+__all__ = [
+    "Places",
+    "build",
+    "evaluate",
+    "foresee",
+    "index_samples",
+    "pipeline_folder",
+    "plan",
+    "predict",
+    "prepare_demo",
+    "refresh",
+    "report",
+    "run",
+    "sample",
+    "scenes",
+    "train",
+]

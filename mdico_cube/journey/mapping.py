@@ -1,0 +1,104 @@
+"""A recipe and its bundles in, maps, scores and a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mdico_cube.colearn.bundle import add_scores
+from mdico_cube.colearn.registry import get_method
+from mdico_cube.cube.reader import open_reader
+from mdico_cube.errors import MdicoError
+from mdico_cube.journey.places import Places
+from mdico_cube.journey.timings import read_timings
+from mdico_cube.maps.cog import write_cog
+from mdico_cube.maps.evaluate import evaluate as evaluate_maps
+from mdico_cube.maps.item import write_collection, write_item
+from mdico_cube.maps.precision import record_bf16_loss
+from mdico_cube.maps.report import write_report
+from mdico_cube.maps.scores import MapScores, Scores
+from mdico_cube.maps.write import is_stale, map_path, write_map
+from mdico_cube.patches.extract import check_origin
+from mdico_cube.progress import say
+from mdico_cube.recipe import Recipe
+
+
+def predict(recipe: Recipe, overwrite: bool = False, resume: bool = False, workers: int | None = None) -> list[Path]:
+    """Map the whole region with one sensor at a time: Zarr, Cloud-Optimized GeoTIFF and STAC item.
+
+    Returns:
+        The maps (Zarr); beside each stand the GeoTIFF and the STAC item, with the suffixes .tif and .json.
+
+    Raises:
+        MdicoError: no bundle, a bundle that does not fit the cube, or existing maps without overwrite or resume.
+    """
+    places, done = Places.of(recipe), []
+    for method, modality, seed in _maps(recipe):
+        bundle = places.bundle(method, seed, modality)
+        if not bundle.exists():
+            raise MdicoError(f"{bundle}: there is no model. Train it with `mdico train`.")
+        target = map_path(recipe.output, method, modality, seed)
+        if recipe.maps.precision == "bf16" and places.samples.exists():
+            record_bf16_loss(bundle, places.samples, places.cube)
+        stale = resume and is_stale(places.cube, bundle, target, recipe.maps.precision, recipe.maps.outputs)
+        if stale:
+            say(f"predict: {target.name} was made from another model or cube, so it is made again")
+        write_map(
+            places.cube,
+            bundle,
+            target,
+            overwrite=overwrite or stale,
+            resume=resume,
+            workers=workers,
+            pixels=recipe.maps.pixels,
+            precision=recipe.maps.precision,
+            outputs=recipe.maps.outputs,
+        )
+        write_cog(target, target.with_suffix(".tif"), f"{recipe.name}: {method}, {modality} alone")
+        write_item(target, places.cube, bundle)
+        done.append(target)
+    write_collection(recipe.output, recipe.name)
+    return done
+
+
+def _maps(recipe: Recipe) -> Iterator[tuple[str, str, int]]:
+    seeds = recipe.colearn.seeds if recipe.maps.seeds == "all" else recipe.colearn.seeds[:1]
+    for method in recipe.maps.methods or recipe.colearn.methods:
+        if not get_method(method).maps_alone:
+            say(f"predict: {method} cannot map with one sensor, skipped")
+            continue
+        for modality in recipe.maps.modalities or recipe.colearn.modalities:
+            for seed in seeds:
+                yield method, modality, seed
+
+
+def evaluate(recipe: Recipe, overwrite: bool = False) -> Scores:
+    """Score every map on the labelled pixels of the held-out blocks; write scores.json and each bundle's model card.
+
+    Raises:
+        MdicoError: no maps, no held-out label, or scores exist already.
+    """
+    places = Places.of(recipe)
+    wanted = [map_path(recipe.output, method, modality, seed) for method, modality, seed in _maps(recipe)]
+    if all(path.exists() for path in wanted):
+        check_origin(places.samples, open_reader(places.cube))
+    scores = evaluate_maps(recipe.output, overwrite, wanted)
+    for result in scores.maps:
+        bundle = places.bundle(result.method, result.seed, result.modality)
+        if bundle.exists():
+            add_scores(bundle, _card_scores(result))
+    return scores
+
+
+def _card_scores(result: MapScores) -> dict[str, float]:
+    names = ("f1_macro", "f1_weighted", "accuracy", "recall_macro", "kappa", "pixels")
+    return {name: getattr(result, name) for name in names}
+
+
+def report(recipe: Recipe, overwrite: bool = False) -> Path:
+    """Write report.html: one file with every picture inside.
+
+    Raises:
+        MdicoError: no scores, or the report exists already.
+    """
+    return write_report(recipe.output, recipe, read_timings(recipe), overwrite)

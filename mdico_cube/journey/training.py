@@ -1,0 +1,122 @@
+"""A recipe and its samples in, one bundle per method, seed and sensor out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdico_cube.batch import Batches
+from mdico_cube.colearn.bundle import CONFIG, save_bundle
+from mdico_cube.colearn.bundle_config import read_config
+from mdico_cube.colearn.registry import get_method
+from mdico_cube.colearn.trainer import fit
+from mdico_cube.cube.reader import open_reader
+from mdico_cube.errors import MdicoError
+from mdico_cube.journey.checks import check_methods
+from mdico_cube.journey.places import Places
+from mdico_cube.maps.item import degrees_box
+from mdico_cube.patches.augment import Augment, make_augment
+from mdico_cube.patches.dataset import WindowLoader, WithUnlabelled, make_loader
+from mdico_cube.patches.extract import check_origin
+from mdico_cube.patches.samples import SampleStore, open_samples
+from mdico_cube.patches.sources import window_source
+from mdico_cube.patches.splits import POOL, TEST, TRAIN, VALIDATION
+from mdico_cube.progress import say
+from mdico_cube.recipe import Recipe
+
+
+def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list[Path]:
+    """Train every method and seed with every sensor, and export each sensor's model as a bundle.
+
+    Returns:
+        The bundles' folders.
+
+    Raises:
+        MdicoError: no samples, existing bundles without overwrite or resume, or training that cannot start.
+    """
+    places, section = Places.of(recipe), recipe.colearn
+    check_methods(recipe)
+    wanted = [(method, seed, _bundles(recipe, method, seed)) for method in section.methods for seed in section.seeds]
+    standing = [folder for _, _, folders in wanted for folder in folders if folder.exists()]
+    if standing and not (overwrite or resume):
+        raise MdicoError(f"{standing[0]}: exists already. Use --resume to go on or --overwrite to train again.")
+    for method, seed, folders in wanted:
+        if resume and not overwrite and folders and _are_current(recipe, places, folders):
+            say(f"train: {method}, seed {seed} stands, skipped")
+        else:
+            _train_one(recipe, places, method, seed, resume and not overwrite)
+    return [folder for _, _, folders in wanted for folder in folders]
+
+
+def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: bool) -> None:
+    section, store = recipe.colearn, open_samples(places.samples)
+    _check_samples(recipe, places)
+    honest = section.protocol == "honest"
+    learn, stop = ((TRAIN,), (VALIDATION,)) if honest else ((TRAIN, VALIDATION), (TEST,))
+    inputs = {name: store.inputs[name] for name in section.modalities}
+    augment = make_augment(section.augment, {name: spec.steps for name, spec in inputs.items()})
+    labelled = _loader(recipe, store, learn, seed, augment)
+    train: Batches = labelled
+    if get_method(method).learns_unlabelled and store.where(POOL).size:
+        size = max(1, round(section.train.batch * section.plus.unlabelled))
+        train = WithUnlabelled(labelled, _loader(recipe, store, (POOL,), seed, augment, size))
+    trained = fit(
+        method,
+        inputs,
+        store.legend,
+        section,
+        train,
+        _loader(recipe, store, stop),
+        store.class_counts(*learn),
+        places.model(method, seed),
+        seed,
+        resume=resume,
+    )
+    for folder in _bundles(recipe, method, seed):
+        save_bundle(folder, trained, folder.name, bbox=degrees_box(open_reader(places.cube)), overwrite=True)
+
+
+def _loader(
+    recipe: Recipe,
+    store: SampleStore,
+    folds: Sequence[int],
+    seed: int | None = None,
+    augment: Augment | None = None,
+    batch: int | None = None,
+) -> WindowLoader:
+    section, names = recipe.loader, recipe.colearn.modalities
+    cube = Places.of(recipe).cube if section.source == "cube" else None
+    source = window_source(store, folds, names, cube, section.backend)
+    size = batch or recipe.colearn.train.batch
+    return make_loader(source, size, seed, section.workers, section.buffer, augment, section.processes)
+
+
+def _bundles(recipe: Recipe, method: str, seed: int) -> list[Path]:
+    """Where one training's bundles stand, one per sensor; none for a method that cannot map with one sensor."""
+    names = recipe.colearn.modalities if get_method(method).maps_alone else ()
+    return [Places.of(recipe).bundle(method, seed, name) for name in names]
+
+
+def _are_current(recipe: Recipe, places: Places, folders: Sequence[Path]) -> bool:
+    """True where every bundle stands and was trained on these samples with these options."""
+    if not all(folder.exists() for folder in folders):
+        return False
+    _check_samples(recipe, places)
+    store, wanted = open_samples(places.samples), recipe.colearn
+    for folder in folders:
+        config = read_config(folder / CONFIG)
+        spec = store.inputs[config.modality]
+        options = {"methods": wanted.methods, "seeds": wanted.seeds}
+        came = (config.bands, config.steps, config.stats, config.classes, config.colearn.model_copy(update=options))
+        if came != (spec.modality.band_names, spec.steps, spec.stats, store.legend, wanted):
+            return False
+    return True
+
+
+def _check_samples(recipe: Recipe, places: Places) -> None:
+    check_origin(places.samples, open_reader(places.cube))
+    lacking = [name for name in recipe.colearn.modalities if name not in open_samples(places.samples).inputs]
+    if lacking:
+        raise MdicoError(
+            f"{places.samples}: was drawn without {', '.join(lacking)}. Draw it again with `mdico sample --overwrite`."
+        )
