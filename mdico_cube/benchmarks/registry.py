@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from mdico_cube.benchmarks.pixel_series import read_pixel_series
 from mdico_cube.benchmarks.run import BenchmarkPlan, run_benchmark
 from mdico_cube.benchmarks.table import Table
-from mdico_cube.errors import MdicoError
+from mdico_cube.errors import look_up
 
 FORMATS = {"pixel-series": read_pixel_series}
 """Benchmark -> what reads its files."""
@@ -32,9 +31,5 @@ def benchmark(
     Raises:
         MdicoError: an unknown benchmark or method, data that do not fit, or a folder that holds another benchmark.
     """
-    if name not in FORMATS:
-        close = get_close_matches(name, FORMATS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"use one of: {', '.join(FORMATS)}."
-        raise MdicoError(f"unknown benchmark {name!r}, {hint}")
-    series = FORMATS[name](data, label, modalities, group, min_samples)
+    series = look_up("benchmark", name, FORMATS)(data, label, modalities, group, min_samples)
     return run_benchmark(series, plan or BenchmarkPlan(), out, overwrite, resume)

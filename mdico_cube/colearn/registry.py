@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 from mdico_cube.colearn.comiss import CoMiss
 from mdico_cube.colearn.discom import DisCoMKD
 from mdico_cube.colearn.dsensd import DSensD, DSensDPlus
@@ -15,7 +13,7 @@ from mdico_cube.colearn.mdico import MDiCo
 from mdico_cube.colearn.method import CoLearner
 from mdico_cube.colearn.plus import MDiCoPlus
 from mdico_cube.colearn.timmil import TiMMILLike
-from mdico_cube.errors import MdicoError
+from mdico_cube.errors import look_up
 
 METHODS: dict[str, type[CoLearner]] = {
     "independent": Independent,
@@ -42,8 +40,4 @@ def get_method(name: str) -> type[CoLearner]:
     Raises:
         MdicoError: no method of that name; the text gives the closest one.
     """
-    if name in METHODS:
-        return METHODS[name]
-    close = get_close_matches(name.lower(), METHODS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"use one of: {', '.join(METHODS)}."
-    raise MdicoError(f"unknown method {name!r}, {hint}")
+    return look_up("method", name, METHODS)

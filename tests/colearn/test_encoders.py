@@ -7,19 +7,26 @@ from typing import Any
 
 import pytest
 import torch
-from colearn_toys import LEGEND, MONTHS, make_batch, make_inputs, make_section
+from colearn_toys import LEGEND, MONTHS, make_batch, make_inputs, make_section, make_spec
 
 from mdico_cube.batch import Batch
+from mdico_cube.colearn.encoders.convtran import ConvTran
 from mdico_cube.colearn.encoders.gru import GRU
 from mdico_cube.colearn.encoders.ltae import LTAE, date_encoding
-from mdico_cube.colearn.encoders.registry import ENCODERS, get_encoder, make_encoder
+from mdico_cube.colearn.encoders.registry import ENCODERS, get_encoder, halo_of, make_encoder, stride_of
+from mdico_cube.colearn.encoders.tae import TAE
+from mdico_cube.colearn.inputs import Normalise
 from mdico_cube.colearn.losses import balanced_weights
 from mdico_cube.colearn.registry import METHODS
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import EncoderSection
 
 SECTION = EncoderSection(width=16, hidden=8, dense=24, heads=2)
-masking = pytest.mark.parametrize("name", ["gru", "ltae"])
+MASKING = ["gru", "lstm", "ltae", "tae", "transformer", "convtran"]
+DATED = ["gru", "lstm", "ltae", "tae", "transformer", "resnet", "unet"]
+SPATIAL = ["resnet", "unet"]
+masking = pytest.mark.parametrize("name", MASKING)
+every_encoder = pytest.mark.parametrize("name", ENCODERS)
 
 
 def series(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,7 +131,7 @@ def test_every_encoder_learns(name: str) -> None:
 def test_unknown_encoders_and_impossible_sizes_are_named() -> None:
     with pytest.raises(MdicoError, match="unknown encoder 'L-TAE', did you mean 'ltae'"):
         get_encoder("L-TAE")
-    with pytest.raises(MdicoError, match="use one of: tempcnn, ltae, gru"):
+    with pytest.raises(MdicoError, match="use one of: tempcnn, ltae, tae, transformer"):
         get_encoder("xyz")
     with pytest.raises(MdicoError, match=r"hidden .10. must be a multiple of twice heads .2."):
         make_encoder(3, MONTHS, EncoderSection(name="ltae", hidden=10, heads=2))
@@ -141,7 +148,7 @@ def test_windows_with_the_model_s_own_dates_change_nothing(name: str) -> None:
         torch.testing.assert_close(given[m], logits)
 
 
-@masking
+@pytest.mark.parametrize("name", DATED)
 def test_every_window_is_read_at_its_own_dates(name: str) -> None:
     model, batch = dated_model(name)
     later = torch.tensor([0.0, 31, 59, 90, 120, 151]) + torch.linspace(-20, 20, len(batch))[:, None]
@@ -173,3 +180,133 @@ def dated_model(name: str) -> tuple[Any, Batch]:
     batch = make_batch(inputs, 6, size=2, gaps=0.4)
     section = make_section(encoder={"name": name, "heads": 2})
     return METHODS["independent"](inputs, len(LEGEND), section, None).eval(), batch
+
+
+def path_of(name: str, bands: int = 3, steps: tuple[str, ...] = MONTHS, **changes: Any) -> torch.nn.Module:
+    """Normalisation and one encoder: what a sensor's values meet first."""
+
+    class Path(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inputs = Normalise(make_spec("optical", bands, steps))
+            self.encoder = make_encoder(bands, steps, SECTION.model_copy(update={"name": name, **changes}))
+
+        def forward(self, images: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+            return self.encoder(self.inputs(images, valid), valid)
+
+    torch.manual_seed(0)
+    return Path()
+
+
+@every_encoder
+@pytest.mark.parametrize("steps", [MONTHS, ("",)])
+@pytest.mark.parametrize(("batch", "height", "width"), [(3, 1, 1), (2, 5, 6), (1, 4, 4)])
+def test_every_pixel_gets_an_embedding_and_every_weight_a_gradient(
+    name: str, steps: tuple[str, ...], batch: int, height: int, width: int
+) -> None:
+    path, draw = path_of(name, steps=steps, dropout=0.0), torch.Generator().manual_seed(0)
+    images = torch.randn(batch, len(steps), 3, height, width, generator=draw) + 5
+    valid = torch.rand(batch, len(steps), height, width, generator=draw) < 0.8
+    embedding = path(images, valid)
+    assert embedding.shape == (batch, SECTION.width, height, width)
+    (embedding * torch.randn(embedding.shape, generator=draw)).sum().backward()
+    for key, parameter in path.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        idle = key.endswith("bias") or len(steps) == 1 or (height == 1 and name in SPATIAL)
+        assert idle or parameter.grad.any(), key
+
+
+@every_encoder
+@torch.no_grad()
+def test_one_window_alone_is_that_window_of_a_batch(name: str) -> None:
+    path = path_of(name).eval()
+    images, valid = series()
+    together = path(images, valid)
+    for i in range(len(images)):
+        torch.testing.assert_close(path(images[i : i + 1], valid[i : i + 1])[0], together[i], atol=1e-5, rtol=1e-4)
+
+
+@every_encoder
+@torch.no_grad()
+def test_what_stands_in_masked_steps_has_no_influence(name: str) -> None:
+    path = path_of(name).eval()
+    images, valid = series()
+    seen = valid.unsqueeze(2)
+    before = path(images, valid)
+    assert before.isfinite().all()
+    for filler in (0.0, 1e6, float("nan")):
+        assert torch.equal(path(torch.where(seen, images, filler), valid), before)
+    assert not torch.allclose(path(torch.where(seen, images + 1, images), valid)[1:], before[1:])
+    zeros = path(torch.where(seen, images, 0.0), torch.ones_like(valid))
+    assert not torch.allclose(zeros[1:], before[1:], atol=1e-3), "a missing step is no step of zeros"
+
+
+@every_encoder
+def test_same_seed_same_weights(name: str) -> None:
+    first, second = path_of(name).state_dict(), path_of(name).state_dict()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    torch.manual_seed(1)
+    other = make_encoder(3, MONTHS, SECTION.model_copy(update={"name": name})).state_dict()
+    assert not all(torch.equal(first[f"encoder.{k}"], other[k]) for k in other)
+
+
+@every_encoder
+@pytest.mark.parametrize("layers", [1, 2])
+@torch.no_grad()
+def test_no_encoder_sees_beyond_its_halo(name: str, layers: int) -> None:
+    """A change of one pixel reaches the halo and no further; a window cut with its halo gives the same values."""
+    path = path_of(name, layers=layers).eval()
+    halo, stride, side = halo_of(path), stride_of(path), 64
+    assert (halo > 0) is (name in SPATIAL)
+    draw = torch.Generator().manual_seed(0)
+    images, valid = torch.randn(1, 6, 3, side, side, generator=draw), torch.ones(1, 6, side, side, dtype=torch.bool)
+    changed = images.clone()
+    changed[..., 32, 32] += 100
+    whole = path(images, valid)
+    moved = (path(changed, valid) != whole).any(dim=1)[0].nonzero() - 32
+    reach = int(moved.abs().max())
+    assert halo // 2 <= reach <= halo
+    edge = -(-halo // stride) * stride
+    assert 2 * edge < side
+    part = path(images[..., 32 - edge :, : 32 + edge], valid[..., 32 - edge :, : 32 + edge])
+    torch.testing.assert_close(part[..., edge:, :32][0, :, 0, 0], whole[0, :, 32, 0], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_tae_in_plain_steps() -> None:
+    torch.manual_seed(0)
+    encoder = TAE(3, MONTHS, SECTION).eval()
+    images, valid = series()
+    got = encoder(images, valid)
+    days = [0, 31, 59, 90, 120, 151]
+    for b in range(1, 5):
+        kept = [t for t in range(len(MONTHS)) if valid[b, t, 0, 1]] or list(range(len(MONTHS)))
+        steps = [
+            encoder.norm(encoder.enter(images[b, t, :, 0, 1])) + date_encoding(torch.tensor(float(days[t])), 8, 1)
+            for t in kept
+        ]
+        heads = []
+        for head in range(2):
+            place = slice(32 * head, 32 * head + 32)
+            query = sum(encoder.queries(step)[place] for step in steps) / len(steps)
+            scores = torch.stack([encoder.keys(step)[place] @ query / math.sqrt(32) for step in steps]).exp()
+            heads.append(sum(s / scores.sum() * step for s, step in zip(scores, steps, strict=True)))
+        expected = encoder.embed(encoder.dense(torch.cat(heads)[None]))[0]
+        torch.testing.assert_close(got[b, :, 0, 1], expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_convtran_counts_observed_steps_only() -> None:
+    """A series with a step hidden is read as the series without that step where nothing depends on the place."""
+    torch.manual_seed(0)
+    encoder = ConvTran(2, MONTHS, SECTION.model_copy(update={"kernel": 1})).eval()
+    encoder.waves.zero_()
+    short = ConvTran(2, MONTHS[:5], SECTION.model_copy(update={"kernel": 1})).eval()
+    state = {k: v for k, v in encoder.state_dict().items() if k not in ("waves", "distance")}
+    short.load_state_dict({**short.state_dict(), **state, "waves": torch.zeros_like(short.waves)})
+    images = torch.randn(4, 6, 2, 1, 1)
+    valid = torch.ones(4, 6, 1, 1, dtype=torch.bool)
+    valid[:, 3] = False
+    kept = [0, 1, 2, 4, 5]
+    torch.testing.assert_close(encoder(images, valid), short(images[:, kept], valid[:, kept]), atol=1e-5, rtol=1e-4)

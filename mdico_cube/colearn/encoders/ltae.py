@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mdico_cube.colearn.encoders.rows import check_heads, pixel_image, pixel_rows, seen_or_all
+from mdico_cube.colearn.encoders.tempcnn import dense_block
 from mdico_cube.colearn.inputs import Dated
-from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import EncoderSection
 
 _KEY = 8  # width of a key, as in the paper
@@ -26,23 +27,14 @@ class LTAE(Dated):
 
     def __init__(self, bands: int, steps: tuple[str, ...], section: EncoderSection) -> None:
         super().__init__(steps)
-        if section.hidden % (2 * section.heads):
-            raise MdicoError(
-                f"encoder ltae: hidden ({section.hidden}) must be a multiple of twice heads ({section.heads}). "
-                "Change one of them."
-            )
+        check_heads("ltae", section.hidden, section.heads, 2)
         self.heads = section.heads
         self.enter = nn.Linear(bands, section.hidden)
         self.norm = nn.LayerNorm(section.hidden)
         self.keys = nn.Linear(section.hidden, section.heads * _KEY)
         self.query = nn.Parameter(torch.empty(section.heads, _KEY))
         nn.init.normal_(self.query, std=(2.0 / _KEY) ** 0.5)
-        self.dense = nn.Sequential(
-            nn.Linear(section.hidden, section.dense),
-            nn.BatchNorm1d(section.dense),
-            nn.ReLU(),
-            nn.Dropout(section.dropout),
-        )
+        self.dense = nn.Sequential(*dense_block(section.hidden, section.dense, section.dropout))
         self.embed = nn.Linear(section.dense, section.width)
         self.width = section.hidden // section.heads
         self.register_buffer("dates", date_encoding(self.days, self.width, self.heads))
@@ -52,19 +44,17 @@ class LTAE(Dated):
 
         Steps that were not observed have no influence; a pixel never observed attends to all its (filled) steps.
         """
-        b, t, c, h, w = images.shape
-        series = images.permute(0, 3, 4, 1, 2).reshape(-1, t, c)  # (N, T, C), N = B*H*W
-        seen = valid.permute(0, 2, 3, 1).reshape(-1, t)  # (N, T)
-        seen = seen | ~seen.any(dim=1, keepdim=True)
-        dates = self.dates if self.given is None else date_encoding(self.days_of(h * w), self.width, self.heads)
+        series, seen = pixel_rows(images, valid)  # (N, T, C), (N, T), N = B*H*W
+        seen = seen_or_all(seen)
+        pixels = images.shape[-2] * images.shape[-1]
+        dates = self.dates if self.given is None else date_encoding(self.days_of(pixels), self.width, self.heads)
         steps = self.norm(self.enter(series)) + dates  # (N, T, hidden)
         keys = self.keys(steps).unflatten(2, (self.heads, _KEY))  # (N, T, heads, 8)
         scores = torch.einsum("nthk,hk->nht", keys, self.query) / _KEY**0.5
         share = scores.masked_fill(~seen.unsqueeze(1), -torch.inf).softmax(dim=2)  # (N, heads, T)
         values = steps.unflatten(2, (self.heads, -1))  # (N, T, heads, hidden/heads)
         mixed = torch.einsum("nht,nthv->nhv", share, values).flatten(1)  # (N, hidden)
-        rows: Tensor = self.embed(self.dense(mixed))
-        return rows.view(b, h, w, -1).permute(0, 3, 1, 2)  # (B, d, H, W)
+        return pixel_image(self.embed(self.dense(mixed)), images)
 
 
 def date_encoding(days: Tensor, width: int, copies: int) -> Tensor:

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
 from torch import nn
 
+from mdico_cube.colearn.encoders.convtran import ConvTran
 from mdico_cube.colearn.encoders.gru import GRU
+from mdico_cube.colearn.encoders.lstm import LSTM
 from mdico_cube.colearn.encoders.ltae import LTAE
+from mdico_cube.colearn.encoders.mlp import MLP
+from mdico_cube.colearn.encoders.resnet import ResNet
+from mdico_cube.colearn.encoders.tae import TAE
 from mdico_cube.colearn.encoders.tempcnn import TempCNN
-from mdico_cube.errors import MdicoError
+from mdico_cube.colearn.encoders.transformer import Transformer
+from mdico_cube.colearn.encoders.unet import UNet
+from mdico_cube.errors import look_up
 from mdico_cube.recipe import EncoderSection
 from mdico_cube.spec import InputSpec
 
 EncoderFactory = Callable[[int, tuple[str, ...], EncoderSection], nn.Module]
 """(bands, step dates, section) to a module from images (B, T, C, H, W) and valid (B, T, H, W) to an embedding
-(B, d, H, W)."""
+(B, d, H, W). An encoder that looks beyond the pixel says how far by `halo` (pixels), and by `stride` (pixels, default
+1) on which grid its windows must begin to give the same values."""
 
 ENCODERS: dict[str, EncoderFactory] = {
     "tempcnn": TempCNN,
     "ltae": LTAE,
+    "tae": TAE,
+    "transformer": Transformer,
+    "convtran": ConvTran,
     "gru": GRU,
+    "lstm": LSTM,
+    "mlp": MLP,
+    "resnet": ResNet,
+    "unet": UNet,
 }
 
 
@@ -45,8 +59,14 @@ def get_encoder(name: str) -> EncoderFactory:
     Raises:
         MdicoError: no encoder of that name; the text gives the closest one.
     """
-    if name in ENCODERS:
-        return ENCODERS[name]
-    close = get_close_matches(name.lower(), ENCODERS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"use one of: {', '.join(ENCODERS)}."
-    raise MdicoError(f"unknown encoder {name!r}, {hint}")
+    return look_up("encoder", name, ENCODERS)
+
+
+def halo_of(model: nn.Module) -> int:
+    """How many pixels beyond a pixel its prediction depends on: 0 for a model of single pixels' series."""
+    return max((int(getattr(part, "halo", 0)) for part in model.modules()), default=0)
+
+
+def stride_of(model: nn.Module) -> int:
+    """Windows that begin on multiples of so many pixels get the same values where they overlap."""
+    return max((int(getattr(part, "stride", 1)) for part in model.modules() if hasattr(part, "halo")), default=1)

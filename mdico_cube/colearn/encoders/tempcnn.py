@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
+from mdico_cube.colearn.encoders.rows import pixel_image
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import EncoderSection
 
@@ -23,9 +26,7 @@ class TempCNN(nn.Module):
         self.convolutions = nn.Sequential(
             *_convolution(bands, hidden, section), *_convolution(hidden, hidden, section), nn.Flatten()
         )
-        self.dense = nn.Sequential(
-            nn.Linear(hidden * len(steps), dense), nn.BatchNorm1d(dense), nn.ReLU(), nn.Dropout(section.dropout)
-        )
+        self.dense = nn.Sequential(*dense_block(hidden * len(steps), dense, section.dropout))
         self.embed = nn.Linear(dense, section.width)
 
     def layers(self) -> tuple[nn.Module, ...]:
@@ -37,10 +38,21 @@ class TempCNN(nn.Module):
 
         The mask is not read: the gaps are already filled in time.
         """
-        b, t, c, h, w = images.shape
-        series = images.permute(0, 3, 4, 2, 1).reshape(b * h * w, c, t)  # (B*H*W, C, T)
-        rows: Tensor = self.embed(self.dense(self.convolutions(series)))  # (B*H*W, d)
-        return rows.view(b, h, w, -1).permute(0, 3, 1, 2)  # (B, d, H, W)
+        return forward_layers(self.layers(), images)
+
+
+def forward_layers(layers: Sequence[nn.Module], images: Tensor) -> Tensor:
+    """Run layers from (N, C, T) to (N, d) over the series of every pixel: (B, T, C, H, W) to (B, d, H, W)."""
+    b, t, c, h, w = images.shape
+    rows = images.permute(0, 3, 4, 2, 1).reshape(b * h * w, c, t)  # (N, C, T)
+    for layer in layers:
+        rows = layer(rows)
+    return pixel_image(rows, images)
+
+
+def dense_block(inputs: int, outputs: int, dropout: float) -> tuple[nn.Module, ...]:
+    """Linear, batch norm, ReLU, dropout."""
+    return nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(dropout)
 
 
 def _convolution(channels: int, hidden: int, section: EncoderSection) -> tuple[nn.Module, ...]:
