@@ -55,7 +55,7 @@ def benchmark(
     seeds: Annotated[int, typer.Option("--seeds", min=1)] = 3,
     protocol: Annotated[str, typer.Option("--protocol", help="honest, or paper: only to compare.")] = "honest",
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 30,
-    encoder: Annotated[str, typer.Option("--encoder", help="tempcnn, ltae or gru.")] = "tempcnn",
+    encoder: Annotated[str, typer.Option("--encoder", help="tempcnn, ltae, tae, transformer, ...")] = "tempcnn",
     min_samples: Annotated[int, typer.Option("--min-samples", min=1, help="Smaller classes are left out.")] = 10,
     overwrite: Overwrite = False,
     resume: Resume = False,

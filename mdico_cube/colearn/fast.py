@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdico_cube.colearn.chains import Affine, Chain, Chained, UnfoldableError, fold, joined
+from mdico_cube.colearn.encoders.registry import halo_of
+from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Precision
 
 _ONE = [1, 1]
@@ -29,6 +31,9 @@ def fast_form(model: nn.Module, precision: Precision = "32-true") -> nn.Module:
     Args:
         model: in eval mode, images (B, T, C, H, W) and valid (B, T, H, W) to logits (B, K, H, W), pixel by pixel.
         precision: of the arithmetic. In bf16 the last map of each branch and the sum stay in float32.
+
+    Raises:
+        MdicoError: the model looks beyond the pixel.
     """
     chain = model.chain() if isinstance(model, Chained) else None
     if chain is not None:
@@ -44,6 +49,11 @@ class PlainForm(nn.Module):
 
     def __init__(self, model: nn.Module, precision: Precision = "32-true") -> None:
         super().__init__()
+        if halo_of(model):
+            raise MdicoError(
+                f"this model looks {halo_of(model)} pixels around each pixel and reads no single series: map with it "
+                "block by block, or train an encoder of series, as tempcnn."
+            )
         self.model = model
         self.low = precision == "bf16"
 

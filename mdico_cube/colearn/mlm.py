@@ -9,6 +9,11 @@ from mdico_cube.colearn.bundle_config import BundleConfig
 from mdico_cube.spec import LabelClass
 
 MLM = "https://stac-extensions.github.io/mlm/v1.4.0/schema.json"
+_TITLES = {
+    **{"tempcnn": "TempCNN", "ltae": "L-TAE", "tae": "TAE", "transformer": "Transformer", "convtran": "ConvTran"},
+    **{"gru": "GRU", "lstm": "LSTM", "mlp": "MLP", "resnet": "ResNet", "unet": "U-Net"},
+}
+"""Encoder -> what people call it."""
 _DIMENSIONS = ["batch", "time", "bands", "height", "width"]
 
 
@@ -52,7 +57,7 @@ def _model(config: BundleConfig, weights_bytes: int) -> dict[str, Any]:
         f"{', '.join(m for m in config.colearn.modalities if m != config.modality)}.",
         "bands": _bands(config),
         "mlm:name": config.name,
-        "mlm:architecture": {"tempcnn": "TempCNN", "ltae": "L-TAE", "gru": "GRU"}.get(encoder.name, encoder.name),
+        "mlm:architecture": _TITLES.get(encoder.name, encoder.name),
         "mlm:tasks": ["semantic-segmentation"],
         "mlm:framework": "PyTorch",
         "mlm:framework_version": config.versions["torch"],

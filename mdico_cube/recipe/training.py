@@ -16,18 +16,22 @@ class EncoderSection(Section):
     """The network that turns a series into an embedding."""
 
     name: str = "tempcnn"
-    """tempcnn, ltae or gru; a name that is not known is refused before anything is read."""
+    """Of single pixels' series: tempcnn, ltae, tae, transformer, convtran, gru, lstm, mlp; of patches, looking beyond
+    the pixel: resnet, unet. A name that is not known is refused before anything is read."""
     width: Annotated[int, Field(ge=2, multiple_of=2)] = 128
     """Embedding width d."""
     hidden: Annotated[int, Field(ge=1)] = 128
-    """Channels of each convolution."""
+    """Channels of each convolution, of attention and of recurrent cells."""
     dense: Annotated[int, Field(ge=1)] = 512
     """Width of the dense layer before the embedding."""
+    layers: Annotated[int, Field(ge=1, le=8)] = 2
+    """How deep: dense layers (mlp), attention layers (transformer), residual blocks (resnet), times down by two
+    (unet)."""
     kernel: Annotated[int, Field(ge=1)] = 5
     """Length of each convolution in time steps; odd."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     heads: Annotated[int, Field(ge=1)] = 8
-    """Attention heads (ltae)."""
+    """Attention heads (ltae, tae, transformer, convtran, resnet, unet)."""
 
 
 class MDiCoSection(Section):

@@ -11,6 +11,7 @@ from mdico_cube.colearn import fast
 from mdico_cube.colearn.chains import Affine, UnfoldableError, fold, joined
 from mdico_cube.colearn.fast import FoldedForm, PlainForm, fast_form
 from mdico_cube.colearn.registry import METHODS, get_method
+from mdico_cube.errors import MdicoError
 
 PIXELS = 300
 ALONE = [name for name, method in METHODS.items() if method.maps_alone]
@@ -157,3 +158,10 @@ def test_linear_maps_join_only_where_that_saves_work():
 def test_what_is_no_chain_of_affine_maps_is_refused(layers):
     with pytest.raises(UnfoldableError):
         fold(layers, 4)
+
+
+def test_a_model_that_looks_around_is_not_read_as_series() -> None:
+    section = make_section(encoder={"name": "resnet", "heads": 2, "layers": 1})
+    model = METHODS["independent"](make_inputs(), len(LEGEND), section, None).eval()
+    with pytest.raises(MdicoError, match="looks 3 pixels around each pixel"):
+        fast_form(model.single("optical"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from mdico_cube.colearn.encoders.tempcnn import dense_block, forward_layers
@@ -17,7 +19,7 @@ class MLP(nn.Module):
     def __init__(self, bands: int, steps: tuple[str, ...], section: EncoderSection) -> None:
         super().__init__()
         sizes = [bands * len(steps), *[section.dense] * section.layers]
-        blocks = [dense_block(*size, section.dropout) for size in zip(sizes, sizes[1:], strict=False)]
+        blocks = [dense_block(*size, section.dropout) for size in pairwise(sizes)]
         self.dense = nn.Sequential(nn.Flatten(), *(layer for block in blocks for layer in block))
         self.embed = nn.Linear(section.dense, section.width)
 

@@ -51,12 +51,14 @@ class UNet(nn.Module):
 
 
 class SteadyNorm(nn.BatchNorm2d):
-    """Batch norm that takes its running figures where a channel has a single value: on the ground floor of one patch."""
+    """Batch norm that takes its running figures where a channel has a single value: below one patch."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
         if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
         return super().forward(input)
 
 
