@@ -13,6 +13,7 @@ _HOMES = {
     "open_reader": "mdico_cube.cube.reader",
     "inspect_cube": "mdico_cube.cube.inspect",
     "tune_layout": "mdico_cube.cube.tune",
+    "export": "mdico_cube.maps.export",
     "export_step": "mdico_cube.maps.export",
     "ledger_picture": "mdico_cube.maps.ledger_picture",
     "check_catalog": "mdico_cube.cube.check",

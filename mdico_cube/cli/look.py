@@ -62,14 +62,17 @@ def inspect(
 def export(
     cube: Cube,
     modality: Annotated[str, typer.Argument(metavar="MODALITY", help="A sensor of the cube.", show_default=False)],
-    target: Annotated[Path, typer.Argument(metavar="OUT.tif", help="The file to write.", show_default=False)],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="NAME.tif, NAME.zarr or NAME.json.", show_default=False)
+    ],
     step: Annotated[str | None, typer.Option("--step", help="A time step, such as 2021-03.")] = None,
 ) -> None:
-    """One time step of one sensor as a Cloud-Optimized GeoTIFF, for GDAL and QGIS.
+    """One sensor for GDAL and QGIS: a step as GeoTIFF, a Zarr v2 copy, or a reference file that copies nothing.
 
-    Example: `mdico export my-region/cube.zarr sentinel2 march.tif --step 2021-03`
+    Example: `mdico export my-region/cube.zarr sentinel2 march.tif --step 2021-03`; `... s2.json` is references into the
+    cube (GDAL 3.11 and later), `... s2.zarr` a copy of every step (GDAL 3.4 and later)
     """
-    out.print(f"image: {mdico.export_step(cube, modality, target, step)}", soft_wrap=True)
+    out.print(f"export: {mdico.export(cube, modality, target, step)}", soft_wrap=True)
 
 
 @app.command(rich_help_panel="Look")

@@ -135,6 +135,7 @@ def _create(path: Location, plan: BuildPlan, recipe: Recipe, overwrite: bool, cl
         ledger_shape=_shard_counts(plan),
         overwrite=overwrite,
         level=recipe.store.level,
+        sharded=recipe.store.layout == "sharded",
     )
 
 

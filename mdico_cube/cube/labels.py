@@ -115,10 +115,11 @@ def _template(reader: CubeReader, grouped: bool) -> tuple[xr.Dataset, dict[str, 
     side = (reader.shard, reader.shard)
     layers = {"label": ("uint8", UNLABELLED), **({"parcel": ("int32", 0)} if grouped else {})}
     empty = {name: (("y", "x"), da.zeros(reader.shape, chunks=side, dtype=kind)) for name, (kind, _) in layers.items()}
+    shards = {"shards": side} if reader.sharded else {}
     encoding = {
         name: {
             "chunks": (reader.chunk, reader.chunk),
-            "shards": side,
+            **shards,
             "grid_mapping": GRID_MAPPING,
             "_FillValue": np.dtype(kind).type(missing),
             "fill_value": missing,

@@ -53,6 +53,12 @@ class CubeReader:
         self.chunk = int(str(facts["mdico_chunk"]))
         self.shard = int(str(facts["mdico_shard"]))
 
+    @property
+    def sharded(self) -> bool:
+        """True where chunks lie within shards; False where each chunk is a file of its own."""
+        plain = [name for name, modality in self.modalities.items() if not modality.coarse]
+        return not plain or self.array(plain[0]).shards is not None
+
     def steps(self, modality: str) -> tuple[str, ...]:
         """ISO date of each step's first day; one empty string for a modality without time."""
         self._check(modality)

@@ -32,7 +32,7 @@ from mdico_cube.recipe import Backend
 from mdico_cube.spec import Array
 
 _ZSTD = pa.Codec("zstd")
-_NOWHERE = np.uint64(2**64 - 1)  # offset of an inner chunk that was never written
+NOWHERE = np.uint64(2**64 - 1)  # offset of an inner chunk that was never written
 _OPEN = 128  # shards whose file and index are held
 _TRIES = 3  # a shard that is replaced while it is looked at is opened anew
 
@@ -131,7 +131,7 @@ class ShardReader:
             if shard is None:
                 return None
             offset, length = shard.index[inside]
-            if offset == _NOWHERE:
+            if offset == NOWHERE:
                 return None
             found = os.pread(shard.file, int(length), int(offset))
             if len(found) == length:

@@ -35,6 +35,7 @@ def create_cube(
     ledger_shape: tuple[int, int],
     overwrite: bool = False,
     level: int = LEVEL,
+    sharded: bool = True,
 ) -> None:
     """Write the metadata of a cube whose every pixel is still missing. No pixel is computed.
 
@@ -50,7 +51,10 @@ def create_cube(
         root.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
         for layer in layers:
             coarse = layer.modality.coarse
-            dataset, encoding = _coarse_template(layer) if coarse else _template(geobox, layer, chunk, shard, level)
+            if coarse:
+                dataset, encoding = _coarse_template(layer)
+            else:
+                dataset, encoding = _template(geobox, layer, chunk, shard, level, sharded)
             dataset.to_zarr(
                 draft,
                 group=layer.modality.name,
@@ -79,7 +83,9 @@ def _root_attrs(geobox: GeoBox, layers: Sequence[Layer], chunk: int, shard: int)
     }
 
 
-def _template(geobox: GeoBox, layer: Layer, chunk: int, shard: int, level: int) -> tuple[xr.Dataset, dict[str, Any]]:
+def _template(
+    geobox: GeoBox, layer: Layer, chunk: int, shard: int, level: int, sharded: bool
+) -> tuple[xr.Dataset, dict[str, Any]]:
     modality, storage = layer.modality, layer.modality.storage
     dims = TEMPORAL if modality.temporal else STATIC
     lead = (len(layer.steps),) * modality.temporal + (len(modality.bands),)
@@ -94,7 +100,7 @@ def _template(geobox: GeoBox, layer: Layer, chunk: int, shard: int, level: int) 
     encoding: dict[str, Any] = {
         "dtype": storage.dtype,
         "chunks": (*lead, chunk, chunk),
-        "shards": shards,
+        **({"shards": shards} if sharded else {}),
         "grid_mapping": GRID_MAPPING,
         "_FillValue": np.dtype(storage.dtype).type(storage.missing),
         "fill_value": storage.missing,  # what a shard that was never written reads as

@@ -82,7 +82,7 @@ def update_cube(path: Location, plan: BuildPlan, chunk: int, attrs: Mapping[str,
     with writing(path):
         shutil.rmtree(grown, ignore_errors=True)
         layers = [layer.layer for layer in plan.every]
-        create_cube(grown, plan.geobox, layers, chunk, plan.shard, attrs, ledger_shape=counts)
+        create_cube(grown, plan.geobox, layers, chunk, plan.shard, attrs, counts, sharded=reader.sharded)
         for layer in layers:
             if layer.modality.name in reader.layers:
                 _carry(reader, path, grown, layer, shift, plan)
@@ -109,7 +109,9 @@ def _carry(reader: CubeReader, path: Path, grown: Path, layer: Layer, shift: tup
         return
     _link(path / LEDGER / name / "entry", grown / LEDGER / name / "entry", shift)
     if (before.steps, before.stops) == (layer.steps, layer.stops):
-        _link(path / name / layer.modality.variable, grown / name / layer.modality.variable, shift)
+        parts = 1 if reader.sharded else reader.shard // reader.chunk  # files of a shard along one side
+        moved = (parts * shift[0], parts * shift[1])
+        _link(path / name / layer.modality.variable, grown / name / layer.modality.variable, moved)
     else:
         _rewrite(reader, path, grown, layer, shift, plan)
 

@@ -1,4 +1,4 @@
-"""One time step of one sensor of a cube in, a Cloud-Optimized GeoTIFF out, streamed shard by shard."""
+"""A sensor of a cube in, what GDAL and QGIS open out: a GeoTIFF of a step, a Zarr v2 copy, or references."""
 
 from __future__ import annotations
 
@@ -8,11 +8,38 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
+from mdico_cube.cube.interchange import write_references, write_zarr2
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import TILE, cog_of, mendable
 from mdico_cube.maps.predict import windows
+
+KINDS = (".tif", ".tiff", ".zarr", ".json")
+"""What an export may be, by the ending of its name."""
+
+
+def export(cube: Location, modality: str, target: Path | str, step: str | None = None) -> Path:
+    """Write a sensor of a cube as other programs open it; the ending of the target's name says how.
+
+    `.tif`: one time step as a Cloud-Optimized GeoTIFF. `.zarr`: every step, or one, copied to Zarr v2 (GDAL from 3.4
+    on). `.json`: references into the cube's own shards (GDAL from 3.11 on, xarray through fsspec); nothing is copied.
+
+    Raises:
+        MdicoError: no cube, no such sensor or step, another ending, or the target cannot be written.
+    """
+    target, kind = Path(target), Path(target).suffix.lower()
+    if kind not in KINDS:
+        raise MdicoError(f"{target}: an export is a {', '.join(KINDS)}. Give a name with one of these endings.")
+    if kind == ".json" and step is not None:
+        raise MdicoError("references hold every time step: leave --step out, or export to a .tif or .zarr.")
+    if kind == ".json":
+        return write_references(cube, modality, target)
+    if kind == ".zarr":
+        return write_zarr2(
+            cube, modality, target, None if step is None else [_index(open_reader(cube), modality, step)]
+        )
+    return export_step(cube, modality, target, step)
 
 
 def export_step(cube: Location, modality: str, target: Path | str, step: str | None = None) -> Path:

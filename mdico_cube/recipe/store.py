@@ -22,8 +22,11 @@ class StoreSection(Section):
     """Side of an inner chunk in pixels."""
     shard: Annotated[int, Field(ge=1)] = 512
     """Side of a shard in pixels: the unit of work, of resume and of files."""
+    layout: Literal["sharded", "plain"] = "sharded"
+    """sharded = one file per shard, its chunks inside; plain = one file per chunk, no sharding codec: many more files
+    and slower windows, for programs that do not know shards (GDAL 3.12). Decided when a cube is made."""
     level: Annotated[int, Field(ge=1, le=22)] = 3
-    """Of compression (Zstandard): higher is smaller and slower. `mdico tune-layout` measures these three on a disk."""
+    """Of compression (Zstandard): higher is smaller and slower. `mdico tune-layout` measures chunk, shard and level."""
     wave: Annotated[int, Field(ge=1)] = 64
     """Shards per commit (icechunk)."""
 
