@@ -27,6 +27,8 @@ _HOMES = {
     "load_bundle": "mdico_cube.colearn.bundle",
     "predict_map": "mdico_cube.maps.predict",
     "write_map": "mdico_cube.maps.write",
+    "explore": "mdico_cube.explorer.serve",
+    "explorer_app": "mdico_cube.explorer.serve",
     "scores_table": "mdico_cube.maps.scores",
     "METHODS": "mdico_cube.colearn.registry",
     "benchmark": "mdico_cube.benchmarks.registry",

@@ -20,6 +20,7 @@ FLOORS = [
     {"maps"},
     {"benchmarks", "demo"},
     {"accessor", "doctor"},
+    {"explorer"},
     {"journey"},
     {"cli"},
 ]

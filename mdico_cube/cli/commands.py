@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mdico_cube.cli.about
 import mdico_cube.cli.catalogs
+import mdico_cube.cli.explore
 import mdico_cube.cli.lab
 import mdico_cube.cli.look
 import mdico_cube.cli.plan

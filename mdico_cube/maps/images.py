@@ -135,20 +135,29 @@ def radar(series: Floats, seen: Bools, steps: tuple[str, ...], metres: float) ->
     """Mean VV, VH and their difference in dB as red, green, blue."""
     vv, vh = over_time(np.nanmean, series)
     image = stretched(np.stack([vv, vh, vv - vh]))
-    muted = 0.75 * image + 0.25 * image.mean(axis=-1, keepdims=True)
-    return muted.astype(np.float32), f" ({len(steps)} steps)"
+    return muted(image), f" ({len(steps)} steps)"
+
+
+def muted(image: Image) -> Image:
+    """The image in quieter colours."""
+    return np.asarray(0.75 * image + 0.25 * image.mean(axis=-1, keepdims=True), np.float32)
 
 
 def hillshade(series: Floats, seen: Bools, steps: tuple[str, ...], metres: float) -> tuple[Image, str]:
     """Elevation as tints with the light from the north-west."""
     height = series[0, 0]
     low, high = _limits(height)
+    return relief(height, low, high, metres), f", {low:.0f} to {high:.0f} m"
+
+
+def relief(height: Floats, low: float, high: float, metres: float) -> Image:
+    """Heights (h, w) in metres, tinted from low to high, with the light from the north-west; NaN to pale grey."""
     filled = np.where(np.isnan(height), low, height)
-    relief = LightSource(azdeg=315, altdeg=45).hillshade(filled, vert_exag=4, dx=metres, dy=metres)
+    shade = LightSource(azdeg=315, altdeg=45).hillshade(filled, vert_exag=4, dx=metres, dy=metres)
     tint = np.clip((filled - low) / max(high - low, 1e-6), 0, 1)[..., None]
     color = (1 - tint) * np.array([0.52, 0.64, 0.46]) + tint * np.array([0.93, 0.88, 0.76])
-    image = np.clip(color * (0.45 + 0.75 * relief[..., None]), 0, 1)
-    return np.where(np.isnan(height)[..., None], BLANK, image).astype(np.float32), f", {low:.0f} to {high:.0f} m"
+    image = np.clip(color * (0.45 + 0.75 * shade[..., None]), 0, 1)
+    return np.where(np.isnan(height)[..., None], BLANK, image).astype(np.float32)
 
 
 def _grey(series: Floats, seen: Bools, steps: tuple[str, ...], metres: float) -> tuple[Image, str]:

@@ -1,0 +1,190 @@
+"""A pixel of a cube and of its maps in; its series, label and class probabilities out, as JSON or CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from odc.geo.geom import point
+
+from mdico_cube.accessor import open_cube
+from mdico_cube.colearn.bundle import CONFIG
+from mdico_cube.colearn.bundle_config import read_config
+from mdico_cube.cube.reader import CubeReader
+from mdico_cube.errors import MdicoError
+from mdico_cube.explorer.layers import MapFile
+from mdico_cube.maps.outputs import NODATA, variables
+from mdico_cube.maps.predict import MapPlan, plan_map
+from mdico_cube.maps.write import map_path
+
+
+@dataclass
+class PixelTeller:
+    """Answers what is known of one pixel."""
+
+    reader: CubeReader
+    maps: Sequence[MapFile]
+    bundles: Sequence[MapPlan] = ()
+    """Bundles that give class probabilities without a map."""
+    _plans: dict[str, MapPlan | None] = field(default_factory=dict)
+
+    def table(self, row: int, column: int) -> pd.DataFrame:
+        """One row per value: modality, time, band, value, unit.
+
+        Raises:
+            MdicoError: outside the cube.
+        """
+        x, y = self._place(row, column)
+        tree: xr.DataTree = open_cube(self.reader.path)
+        found: pd.DataFrame = tree.mdico.series(x, y)
+        return found
+
+    def facts(self, row: int, column: int) -> dict[str, Any]:
+        """Everything known of a pixel.
+
+        Raises:
+            MdicoError: outside the cube.
+        """
+        x, y = self._place(row, column)
+        window = slice(row, row + 1), slice(column, column + 1)
+        table = self.table(row, column)
+        ((lon, lat),) = point(x, y, self.reader.geobox.crs).to_crs("EPSG:4326").points
+        label = int(self.reader.labels(*window)[0, 0]) if self.reader.has_labels else -1
+        return {
+            "row": row,
+            "column": column,
+            "x": x,
+            "y": y,
+            "longitude": lon,
+            "latitude": lat,
+            "label": None if label < 0 else _class(self.reader.legend[label]),
+            "series": _panels(table, {name: each.title or name for name, each in self.reader.modalities.items()}),
+            "fixed": _fixed(table),
+            "maps": [self._of_map(each, *window) for each in self.maps] + [_of_plan(p, *window) for p in self.bundles],
+        }
+
+    def _place(self, row: int, column: int) -> tuple[float, float]:
+        height, width = self.reader.shape
+        if not (0 <= row < height and 0 <= column < width):
+            raise MdicoError(f"row {row}, column {column} lies outside the cube of {height} x {width} pixels.")
+        x, y = self.reader.geobox.affine * (column + 0.5, row + 0.5)
+        return float(x), float(y)
+
+    def _of_map(self, map_: MapFile, y: slice, x: slice) -> dict[str, Any]:
+        index = int(map_.index(y, x)[0, 0])
+        confidence = int(np.asarray(map_.group["confidence"][y, x])[0, 0])
+        facts: dict[str, Any] = {
+            "key": map_.key,
+            "title": map_.title,
+            "class": None if index < 0 else _class(map_.classes[index]),
+            "confidence": None if confidence == NODATA else confidence,
+        }
+        if "probabilities" in map_.group:
+            percent = np.asarray(map_.group["probabilities"][:, y, x])[:, 0, 0]
+            return {**facts, "probabilities": _bars(map_.classes, percent), "source": "the map's probabilities"}
+        plan = self._plan(map_)
+        if plan is None:
+            return {**facts, "probabilities": None, "source": "the map keeps no probabilities and its bundle is away"}
+        return {**facts, "probabilities": _of_plan(plan, y, x)["probabilities"], "source": "the map's bundle"}
+
+    def _plan(self, map_: MapFile) -> MapPlan | None:
+        """The bundle that made a map, where it stands in the same run, unchanged."""
+        if map_.key not in self._plans:
+            facts = dict(map_.group.attrs)
+            out = map_.path.resolve().parent.parent
+            names = [str(facts.get(key, "")) for key in ("method", "seed", "modality")]
+            folder = out / "bundles" / names[0] / f"seed-{names[1]}" / names[2]
+            plan = None
+            if _is_name(names) and map_path(out, names[0], names[2], 0).parent == map_.path.resolve().parent:
+                plan = _try_plan(self.reader, folder, str(facts.get("bundle_digest")))
+            self._plans[map_.key] = plan
+        return self._plans[map_.key]
+
+
+def _is_name(names: Sequence[str]) -> bool:
+    """Attributes come from a file: none may lead out of the run's folder."""
+    return all(name.replace("_", "").replace("-", "").replace("+", "").isalnum() for name in names)
+
+
+def _try_plan(reader: CubeReader, folder: Path, digest: str) -> MapPlan | None:
+    try:
+        if not (folder / CONFIG).is_file() or read_config(folder / CONFIG).digest != digest:
+            return None
+        return plan_map(reader.path, folder, outputs=("probabilities",))
+    except MdicoError:
+        return None
+
+
+def open_bundles(reader: CubeReader, folders: Sequence[Path]) -> list[MapPlan]:
+    """Bundles, each checked to fit the cube.
+
+    Raises:
+        MdicoError: no bundle, or one that does not fit.
+    """
+    return [plan_map(reader.path, folder, pixels=1, outputs=("probabilities",)) for folder in folders]
+
+
+def _of_plan(plan: MapPlan, y: slice, x: slice) -> dict[str, Any]:
+    """Class probabilities straight from a bundle."""
+    config = plan.loaded.config
+    stack = plan.predict(y, x)
+    parts = {each.name: each.of(stack) for each in variables(config.classes, plan.outputs)}
+    values = [item.value for item in config.classes]
+    value = int(parts["class"][0, 0])
+    confidence = int(parts["confidence"][0, 0])
+    return {
+        "key": f"bundle {plan.digest[:8]}",
+        "title": f"{config.title or config.modality} alone, {config.method}, seed {config.seed}",
+        "class": _class(config.classes[values.index(value)]) if value in values else None,
+        "confidence": None if confidence == NODATA else confidence,
+        "probabilities": _bars(config.classes, parts["probabilities"][:, 0, 0]),
+        "source": "bundle",
+    }
+
+
+def _class(item: Any) -> dict[str, str]:
+    return {"name": item.name, "color": item.color}
+
+
+def _bars(classes: Sequence[Any], percent: Any) -> list[dict[str, Any]] | None:
+    """Each class with its probability in percent; None where the sensor never saw the pixel."""
+    if int(percent[0]) == NODATA:
+        return None
+    return [{**_class(item), "percent": int(share)} for item, share in zip(classes, percent, strict=True)]
+
+
+def _panels(table: pd.DataFrame, titles: dict[str, str]) -> list[dict[str, Any]]:
+    """One chart per sensor and unit: seconds since 1970 and one list of values per band, null = not observed."""
+    panels = []
+    timed = table.dropna(subset=["time"])
+    for (name, unit), rows in timed.groupby(["modality", "unit"], sort=False):
+        wide = rows.pivot(index="time", columns="band", values="value")[list(dict.fromkeys(rows["band"]))]
+        seconds = np.asarray(wide.index, "datetime64[s]").astype(np.int64)
+        panels.append(
+            {
+                "title": titles.get(str(name), str(name)),
+                "unit": str(unit),
+                "times": [int(second) for second in seconds],
+                "bands": [{"name": str(band), "values": [_number(v) for v in wide[band]]} for band in wide],
+            }
+        )
+    return panels
+
+
+def _fixed(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """What has no time: terrain."""
+    rows = table[table["time"].isna()]
+    return [
+        {"modality": str(row.modality), "band": str(row.band), "value": _number(row.value), "unit": str(row.unit)}
+        for row in rows.itertuples()
+    ]
+
+
+def _number(value: Any) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)
