@@ -356,6 +356,7 @@ def test_the_scheduler_is_lost(
 
 
 SLOW_DOOR = """
+import signal
 import time
 import mdico_cube.cube.build as build
 from mdico_cube.cli import main
@@ -367,9 +368,11 @@ def slowly(*arguments, **options):
     return compute(*arguments, **options)
 
 build.compute_block = slowly
+signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
 """
-"""The command line, with shards that take their time."""
+"""The command line, with shards that take their time; interrupted as on a terminal, even where a script that runs the
+tests behind itself has them ignore Ctrl-C."""
 
 
 @pytest.mark.slow
