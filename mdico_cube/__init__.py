@@ -34,6 +34,10 @@ _HOMES = {
     "benchmark": "mdico_cube.benchmarks.registry",
     "BenchmarkPlan": "mdico_cube.benchmarks.run",
     "benchmark_table": "mdico_cube.benchmarks.table",
+    "study": "mdico_cube.benchmarks.study",
+    "StudyPlan": "mdico_cube.benchmarks.study",
+    "study_table": "mdico_cube.benchmarks.study_table",
+    "ablation": "mdico_cube.benchmarks.variants",
     "DemoRegion": "mdico_cube.demo.region",
     "write_region": "mdico_cube.demo.region",
     **dict.fromkeys(

@@ -36,6 +36,10 @@ class Batch:
         """Windows start to stop of this batch, without copying."""
         return self._each(lambda tensor: tensor[start:stop])
 
+    def take(self, index: Tensor) -> Batch:
+        """The windows of these numbers, (n,) int64, in this order."""
+        return self._each(lambda tensor: tensor[index])
+
     def joined(self, other: Batch) -> Batch:
         """These windows and another batch's of the same modalities, which must both have targets or neither.
 

@@ -1,4 +1,4 @@
-"""Gap-filled series of some sensors in, the predictions of a random forest or of gradient boosting out."""
+"""Gap-filled series of some sensors in, the probabilities of a random forest or of gradient boosting out."""
 
 from __future__ import annotations
 
@@ -9,22 +9,34 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
-CLASSICAL: dict[str, Callable[[int], Any]] = {
-    "random-forest": lambda seed: RandomForestClassifier(300, class_weight="balanced", random_state=seed),
-    "gradient-boosting": lambda seed: HistGradientBoostingClassifier(
-        max_iter=40, max_leaf_nodes=8, max_bins=32, class_weight="balanced", early_stopping=False, random_state=seed
+_MANY = 1500  # rows from which the boosting may be as large as it likes
+CLASSICAL: dict[str, Callable[[int, int], Any]] = {
+    "random-forest": lambda seed, rows: RandomForestClassifier(300, class_weight="balanced", random_state=seed),
+    "gradient-boosting": lambda seed, rows: HistGradientBoostingClassifier(
+        max_iter=40 if rows < _MANY else 150,
+        max_leaf_nodes=8 if rows < _MANY else 31,
+        max_bins=32 if rows < _MANY else 128,
+        class_weight="balanced",
+        early_stopping=False,
+        random_state=seed,
     ),
 }
-"""Name -> an unfitted classifier of scikit-learn, from a seed; the boosting is sized for hundreds of pixels."""
+"""Name -> an unfitted classifier of scikit-learn, from a seed and the number of training rows."""
 
 
-def predict_classical(
+def fit_classical(
     name: str,
     seed: int,
     train: npt.NDArray[np.float32],
     target: npt.NDArray[np.int64],
     test: npt.NDArray[np.float32],
-) -> npt.NDArray[np.int64]:
-    """Class index of each test row, from features (n, F) and class indices (n,) of the training rows."""
-    guess: npt.NDArray[np.int64] = CLASSICAL[name](seed).fit(train, target).predict(test)
-    return guess
+    classes: int,
+) -> npt.NDArray[np.float64]:
+    """Probabilities (n, K) of the test rows, from features (n, F) and class indices (n,) of the training rows.
+
+    A class that no training row has gets the probability 0.
+    """
+    model = CLASSICAL[name](seed, len(train)).fit(train, target)
+    found = np.zeros((len(test), classes))
+    found[:, model.classes_] = model.predict_proba(test)
+    return found

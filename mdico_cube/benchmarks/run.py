@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score
 
-from mdico_cube.benchmarks.classical import CLASSICAL, predict_classical
+from mdico_cube.benchmarks.classical import CLASSICAL
 from mdico_cube.benchmarks.folds import Fold, Rows, make_folds
-from mdico_cube.benchmarks.neural import filled_features, predict_method, subsets
+from mdico_cube.benchmarks.neural import classical_probabilities, predict_method, subsets
 from mdico_cube.benchmarks.pixel_series import PixelSeries
 from mdico_cube.benchmarks.table import Table, make_table, write_table
 from mdico_cube.colearn.encoders.registry import get_encoder
@@ -62,7 +62,7 @@ def run_benchmark(
         for seed in range(plan.seeds)
     }
     section = section_for(plan, modalities)
-    _prepare(folder, _identity(series, plan, section), overwrite, resume)
+    prepare(folder, _identity(series, plan, section), overwrite, resume)
     methods = tuple(dict.fromkeys((*CLASSICAL, *plan.methods)))
     jobs = [(method, seed, fold) for seed in split for fold in range(plan.folds) for method in methods]
     results = []
@@ -106,7 +106,7 @@ def section_for(plan: BenchmarkPlan, modalities: tuple[str, ...]) -> ColearnSect
 def _one(series: PixelSeries, section: ColearnSection, method: str, seed: int, fold: Fold) -> dict[str, Any]:
     start = time.monotonic()
     train, test = fold
-    with _silent():
+    with silent():
         if method in CLASSICAL:
             guesses = _classical(series, method, seed, train, test)
         else:
@@ -118,10 +118,8 @@ def _one(series: PixelSeries, section: ColearnSection, method: str, seed: int, f
 
 def _classical(series: PixelSeries, name: str, seed: int, train: Rows, test: Rows) -> dict[str, Rows]:
     """One model per sensor and one of all of them side by side."""
-    features = filled_features(series, train)
-    wanted = {t: n for t, n in subsets(tuple(features)).items() if len(n) in (1, len(features))}
-    merged = {title: np.concatenate([features[m] for m in names], axis=1) for title, names in wanted.items()}
-    return {t: predict_classical(name, seed, x[train], series.target[train], x[test]) for t, x in merged.items()}
+    found = classical_probabilities(series, name, seed, train, test)
+    return {title: probabilities.argmax(axis=1) for title, probabilities in found.items()}
 
 
 def figures(truth: Rows, guess: Rows) -> dict[str, float]:
@@ -131,7 +129,7 @@ def figures(truth: Rows, guess: Rows) -> dict[str, float]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """The benchmark's own bar is enough."""
     before, console.quiet = console.quiet, True
     try:
@@ -152,7 +150,12 @@ def _identity(series: PixelSeries, plan: BenchmarkPlan, section: ColearnSection)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _prepare(folder: Path, identity: str, overwrite: bool, resume: bool) -> None:
+def prepare(folder: Path, identity: str, overwrite: bool, resume: bool) -> None:
+    """Make a folder of runs ready: all of one folder come from the same data and options, which `identity` stands for.
+
+    Raises:
+        MdicoError: runs stand there and neither overwrite nor resume was asked for, or they are of something else.
+    """
     card, runs = folder / "benchmark.json", folder / "runs"
     if card.exists() and not overwrite:
         if not resume:

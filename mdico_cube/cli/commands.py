@@ -9,7 +9,8 @@ import mdico_cube.cli.lab
 import mdico_cube.cli.look
 import mdico_cube.cli.plan
 import mdico_cube.cli.samples
-import mdico_cube.cli.stages  # noqa: F401 - each registers its commands
+import mdico_cube.cli.stages
+import mdico_cube.cli.study  # noqa: F401 - each registers its commands
 from mdico_cube.cli.door import app
 
 

@@ -100,8 +100,12 @@ class PlusSection(Section):
     """Weight of what a sensor learns from all of them together; 0 leaves the independent baseline."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Of the distillation."""
-    unlabelled: Annotated[float, Field(gt=0)] = 3.0
-    """Unlabelled windows for each labelled one in a training batch, where samples.unlabelled gives any."""
+    unlabelled: Annotated[float, Field(ge=0)] = 3.0
+    """Unlabelled windows for each labelled one in a training batch, where samples.unlabelled gives any; 0 uses none."""
+    fused: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the head that reads every sensor's embedding and speaks among the teachers; 0 leaves it out."""
+    teacher: Literal["all", "own"] = "all"
+    """Who teaches a sensor: all of them together, or only itself (to measure what the others bring)."""
 
 
 class TrainSection(Section):

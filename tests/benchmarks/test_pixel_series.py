@@ -14,7 +14,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 import mdico_cube as mdico
-from mdico_cube.benchmarks.classical import CLASSICAL, predict_classical
+from mdico_cube.benchmarks.classical import CLASSICAL, fit_classical
 from mdico_cube.benchmarks.folds import make_folds
 from mdico_cube.benchmarks.neural import filled_features, make_inputs, subsets
 from mdico_cube.benchmarks.pixel_series import PixelSeries, read_pixel_series
@@ -183,7 +183,7 @@ PLAN = BenchmarkPlan(("independent", "fusion-concat"), folds=2, seeds=1, epochs=
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """A forest of few trees stands for both."""
-    small = {name: lambda seed: RandomForestClassifier(20, random_state=seed) for name in CLASSICAL}
+    small = {name: lambda seed, rows: RandomForestClassifier(20, random_state=seed) for name in CLASSICAL}
     monkeypatch.setattr("mdico_cube.benchmarks.classical.CLASSICAL", small)
 
 
@@ -192,9 +192,12 @@ def test_trees_learn_and_follow_the_seed(name: str) -> None:
     draw = np.random.default_rng(0)
     target = np.arange(80) % 2
     x = (draw.normal(0, 1, (80, 6)) + 2 * target[:, None]).astype(np.float32)
-    guess = predict_classical(name, 1, x[:60], target[:60], x[60:])
-    assert (guess == target[60:]).mean() > 0.8
-    assert np.array_equal(guess, predict_classical(name, 1, x[:60], target[:60], x[60:]))
+    target = 2 * target  # class 1 has no training row
+    found = fit_classical(name, 1, x[:60], target[:60], x[60:], 3)
+    assert (found.argmax(axis=1) == target[60:]).mean() > 0.8
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert not found[:, 1].any()
+    assert np.array_equal(found, fit_classical(name, 1, x[:60], target[:60], x[60:], 3))
 
 
 @pytest.mark.usefixtures("fast")

@@ -56,7 +56,9 @@ def kl(teacher: Tensor, student: Tensor, t: float = 0.5) -> Tensor:
 
 
 def check(got: dict[str, Tensor], expected: dict[str, Any]) -> None:
-    assert {k: v.item() for k, v in got.items()} == pytest.approx({k: float(v) for k, v in expected.items()}, rel=1e-3)
+    assert {k: v.item() for k, v in got.items()} == pytest.approx(
+        {k: float(v) for k, v in expected.items()}, rel=1e-3, abs=1e-6
+    )
 
 
 @torch.no_grad()
@@ -239,15 +241,29 @@ def test_training_draws_anew_and_follows_the_seed(name: str) -> None:
 
 
 @torch.no_grad()
-def test_mdico_plus() -> None:
-    model = make_model("mdico-plus")
-    logits = rows(model)
-    voices = [(z / 2.0).softmax(1) for z in logits.values()]
-    goal = sum(voices[1:], voices[0]) / 3
-    told = [4.0 * (goal * (goal / (z / 2.0).softmax(1)).log()).sum(1).mean() for z in logits.values()]
-    expected = {"main": sum(ce(z) for z in logits.values()) / 3, "distillation": sum(told) / 3}
-    check(model.losses(BATCH), expected)
-    check(make_model("mdico-plus", plus={"distillation": 0.0}).losses(BATCH), {"main": expected["main"]})
+@pytest.mark.parametrize("fused", [0.0, 0.5])
+def test_mdico_plus(fused: float) -> None:
+    """Every sensor is taught by the mean of all of them, and of the fused head where there is one."""
+    model = make_model("mdico-plus", plus={"fused": fused})
+    logits, said = rows(model), dict(rows(model))
+    expected = {"main": sum(ce(z) for z in logits.values()) / 3}
+    if fused:
+        together: Any = model.together
+        lifted = [together.lift[m](model.paths[m].embed(BATCH.images[m], BATCH.valid[m])) for m in INPUTS]  # type: ignore[operator]
+        said["fused"] = together.head(sum(lifted[1:], lifted[0]) / 3).flatten(1)
+        expected["fused"] = fused * ce(said["fused"])
+        assert torch.allclose(model.fused(BATCH.images, BATCH.valid).flatten(1), sum(said.values()) / 4, atol=1e-5)
+    voices = [(z / 2.0).softmax(1) for z in said.values()]
+    goal = sum(voices[1:], voices[0]) / len(voices)
+
+    def told(goals: dict[str, Tensor]) -> Any:
+        heard = {m: (z / 2.0).softmax(1) for m, z in logits.items()}
+        return sum(4.0 * (goals[m] * (goals[m] / heard[m]).log()).sum(1).mean() for m in logits) / 3
+
+    check(model.losses(BATCH), {**expected, "distillation": told(dict.fromkeys(logits, goal))})
+    own = make_model("mdico-plus", plus={"fused": fused, "teacher": "own"})
+    check(own.losses(BATCH), {**expected, "distillation": 0.0})
+    check(make_model("mdico-plus", plus={"fused": fused, "distillation": 0.0}).losses(BATCH), expected)
 
 
 @torch.no_grad()
