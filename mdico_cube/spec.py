@@ -21,6 +21,11 @@ Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 
 
+def alike(value: float, array: Array) -> float:
+    """The same number, as an int where it is whole and the array holds integers: comparing then converts no pixel."""
+    return int(value) if array.dtype.kind in "iu" and float(value).is_integer() else value
+
+
 @dataclass(frozen=True, slots=True)
 class Band:
     """One band of a modality in physical units."""

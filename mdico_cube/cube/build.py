@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any, TypeVar
 
 import numpy as np
-from odc.geo.geobox import GeoBox
 
 from mdico_cube import __version__
 from mdico_cube.cube.block import write_shards
 from mdico_cube.cube.change import writing
 from mdico_cube.cube.claims import Claims
-from mdico_cube.cube.composite import mosaic, reduce_step
+from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.execute import threads_each
 from mdico_cube.cube.items import save_items, without_queries
 from mdico_cube.cube.jobs import Built, Job, Retry, ShardTask, run_jobs, unfinished
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, DOUBT, FAILED, GAPS, Entry, Ledger
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
-from mdico_cube.cube.read import helpers
 from mdico_cube.cube.reader import forget_readers, open_reader
-from mdico_cube.cube.scenes import Calibrated, Notes, read_calibrated
+from mdico_cube.cube.scenes import Notes
 from mdico_cube.cube.store import create_cube, keep_recipe
 from mdico_cube.cube.target import Location, Target, cube_location, exists, note_location, open_group
 from mdico_cube.cube.update import recover, update_cube
@@ -35,7 +31,6 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import ClusterSection, Recipe
 from mdico_cube.sensors.offsets import judge_floors
-from mdico_cube.spec import Array, Bools
 
 T = TypeVar("T")
 
@@ -249,79 +244,3 @@ def _offsets(layer: LayerPlan, scenes: Sequence[Scene], notes: Notes) -> tuple[d
     ]
     offsets = {name: f"{rule}{DOUBT + doubts[name] if name in doubts else ''}" for name, rule in notes.rules.items()}
     return offsets, tuple(told)
-
-
-def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, notes: Notes | None = None) -> Array:
-    """Stored values (T, C, h, w) of one modality on any block of the cube's grid.
-
-    The values do not depend on how the grid is cut into blocks, whatever CRS the scenes come in.
-
-    Args:
-        layer: what to compute.
-        block: where.
-        threads: files read at once.
-        notes: filled with what else is to be told: dark floors, failed reads.
-
-    Raises:
-        MdicoError: a file cannot be read and the recipe does not allow gaps.
-    """
-    sensor, storage, bands = layer.sensor, layer.modality.storage, layer.modality.band_names
-    padded = block.pad(sensor.halo) if sensor.halo else block
-    scenes = sorted(layer.scenes_of(padded), key=lambda scene: (scene.step, str(scene.overpass)))
-    out = np.full((len(layer.steps), len(bands), *block.shape), storage.missing, dtype=storage.dtype)
-    notes = notes or Notes()
-    groups = [(step, list(group)) for step, group in groupby(scenes, key=lambda scene: scene.step)]
-    reads = [partial(read_calibrated, layer, group, padded, threads, notes) for _, group in groups]
-    for (step, _), calibrated in zip(groups, _ahead(reads, threads > 1), strict=True):
-        composite = _composite(layer, calibrated)
-        if composite is None:
-            continue
-        if layer.reducer == "count":
-            out[step] = np.where(composite[1], composite[0], storage.missing)
-            continue
-        stored = sensor.finish(*composite)
-        if sensor.derive is not None:
-            every = sensor.derive(stored[0], *_metres(block))
-            stored = every[[sensor.modality.band_names.index(band) for band in bands]]
-        out[step] = stored
-    return out
-
-
-def _ahead(tasks: Sequence[Callable[[], T]], ahead: bool) -> Iterator[T]:
-    """Results in order; where asked for, the next one is under way while the last is used."""
-    if not ahead or len(tasks) < 2:
-        yield from (task() for task in tasks)
-        return
-    helper = helpers(1)
-    coming = helper.submit(tasks[0])
-    try:
-        for task in tasks[1:]:
-            done = coming.result()
-            coming = helper.submit(task)
-            yield done
-        yield coming.result()
-    finally:
-        wait([coming])
-
-
-def _composite(layer: LayerPlan, scenes: Sequence[Calibrated]) -> tuple[Array, Bools] | None:
-    """Scenes of one step to one composite: fused per overpass, reduced over overpasses.
-
-    None where no scene could be read and the recipe allows gaps.
-    """
-    passes: list[tuple[Array, Bools]] = []
-    for _, group in groupby(scenes, key=lambda one: one.scene.overpass):
-        members = list(group)
-        passes.append(mosaic([one.work for one in members], [one.observed for one in members]))
-    if not passes:
-        return None
-    return reduce_step([work for work, _ in passes], [observed for _, observed in passes], layer.reducer)
-
-
-def _metres(block: GeoBox) -> tuple[float, float]:
-    """Metres per pixel in x and y at the block's centre."""
-    x, y = abs(block.resolution.x), abs(block.resolution.y)
-    if block.crs is None or not block.crs.geographic:
-        return x, y
-    latitude = np.radians(block.extent.centroid.coords[0][1])
-    return x * 111_320 * float(np.cos(latitude)), y * 110_574

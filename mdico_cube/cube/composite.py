@@ -40,7 +40,7 @@ def reduce_step(work: list[Array], observed: list[Bools], reducer: Reducer) -> t
         return _mean(work, observed)
     if reducer == "medoid":
         return _medoid(work, observed)
-    return _median(np.stack(work), np.stack(observed))
+    return _median(work, observed)
 
 
 def _mean(work: list[Array], observed: list[Bools]) -> tuple[Array, Bools]:
@@ -89,27 +89,29 @@ def _distance(one: Array, other: Array) -> Array:
     return np.sqrt(total, out=total)
 
 
-def _median(work: Array, observed: Bools) -> tuple[Array, Bools]:
-    """Median over the first axis of (N, C, h, w) where (N, h, w) is True.
+def _median(work: list[Array], observed: list[Bools]) -> tuple[Array, Bools]:
+    """Median over N scenes, each (C, h, w), where their (h, w) are True.
 
     Missing values are replaced by the largest one, a sorting network of whole-array minima and maxima puts them last,
     and the middle of what was observed is picked per pixel. An even count gives the mean of the two middle values,
     rounded half up for counts.
     """
-    n, c, h, w = work.shape
-    integer = np.issubdtype(work.dtype, np.integer)
-    top = work.dtype.type(np.iinfo(work.dtype).max if integer else np.inf)
-    count = observed.sum(axis=0, dtype=np.int16)
-    out = np.empty((c, h, w), dtype=work.dtype)
+    n, (c, h, w), dtype = len(work), work[0].shape, work[0].dtype
+    integer = np.issubdtype(dtype, np.integer)
+    top = dtype.type(np.iinfo(dtype).max if integer else np.inf)
+    count = np.zeros((h, w), dtype=np.int16)
+    for mask in observed:
+        count += mask
+    out = np.empty((c, h, w), dtype=dtype)
     rows = max(1, _STRIP // max(1, w))
     for start in range(0, h, rows):
         part = slice(start, start + rows)
         hidden = [~mask[part] for mask in observed]
-        if work.dtype == np.uint16:
+        if dtype == np.uint16:
             hidden = [mask * top for mask in hidden]  # or-ing these in hides faster than choosing does
         ranks = [[rank == k for k in range(1, n // 2 + 1)] for rank in ((count[part] - 1) // 2, count[part] // 2)]
         for band in range(c):
-            lanes = [_hide(work[i, band, part], hidden[i], top) for i in range(n)]
+            lanes = [_hide(work[i][band, part], hidden[i], top) for i in range(n)]
             _sort_lanes(lanes)
             low, high = (_pick(lanes, rank) for rank in ranks)
             if integer:

@@ -102,7 +102,7 @@ class FileReader:
     def read(
         self, cfg: RasterLoadParams, dst_geobox: GeoBox, *, dst: Array | None = None, selection: Any = None
     ) -> Placed:
-        """Pixels of the part of the grid that the asset covers.
+        """Pixels of the part of the grid that the asset covers, in `dst` where that is given.
 
         Raises:
             ReadError: the file cannot be read, and the driver keeps no list of such reads.
@@ -111,11 +111,11 @@ class FileReader:
 
         def once(reach: Reach, again: bool) -> Placed:
             if not is_remote(uri):
-                return read_file(reach.path, self.source, cfg, dst_geobox, selection)
+                return read_file(reach.path, self.source, cfg, dst_geobox, selection, dst)
             # What GDAL remembers of a failed try is wrong: an empty size, half a body.
             fresh = {"CPL_VSIL_CURL_NON_CACHED": "/vsi"} if again else {}
             with Env(reach.session, **reach.options, **fresh):
-                return read_file(reach.path, self.source, cfg, dst_geobox, selection)
+                return read_file(reach.path, self.source, cfg, dst_geobox, selection, dst)
 
         try:
             return persist(once, uri, driver.access, driver.reading, driver.patient)
@@ -125,7 +125,9 @@ class FileReader:
             return _NOTHING, np.empty((0, 0), dtype=cfg.dtype)
 
 
-def read_file(path: str, source: RasterSource, cfg: RasterLoadParams, geobox: GeoBox, selection: Any) -> Placed:
+def read_file(
+    path: str, source: RasterSource, cfg: RasterLoadParams, geobox: GeoBox, selection: Any, out: Array | None = None
+) -> Placed:
     """Pixels of one file on a grid, the same for every block of it; from overviews only where that was asked for."""
     with DatasetReader(path, driver=RASTERS, sharing=False) as file:
         band = resolve_band_query(source, file.count, selection=selection)
@@ -136,8 +138,8 @@ def read_file(path: str, source: RasterSource, cfg: RasterLoadParams, geobox: Ge
         facts = (band, geobox, cfg.resampling, missing, resolve_dst_fill_value(dtype, cfg, missing), dtype.name)
         level = pick_overview(shrink(file, geobox), file.overviews(band)) if cfg.use_overviews else None
         if level is None:
-            values = read_pixels(file, *facts)
+            values = read_pixels(file, *facts, out)
         else:
             with DatasetReader(path, driver=RASTERS, sharing=False, overview_level=level) as small:
-                values = read_pixels(small, *facts)
+                values = read_pixels(small, *facts, out)
     return (slice(0, geobox.shape.y), slice(0, geobox.shape.x)), values

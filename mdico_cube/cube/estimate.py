@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from mdico_cube.cube.build import compute_block
 from mdico_cube.cube.clusters import processors
+from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.duplicates import item_time
 from mdico_cube.cube.execute import threads_each
 from mdico_cube.cube.plan import BuildPlan, LayerPlan

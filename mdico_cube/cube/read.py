@@ -169,34 +169,41 @@ def _read_planes(
     names = {address_of(item, key): (item.id, key) for item in items for key in assets}
     driver = FileDriver(access, reading, names, failed, hopeless)
     kind = np.dtype(dtype)
-    fill = nodata if nodata is not None else np.nan if kind.kind == "f" else 0
-    planes = np.full((len(items), len(assets), *geobox.shape), fill, dtype=kind)
+    fill = kind.type(nodata if nodata is not None else np.nan if kind.kind == "f" else 0)
+    planes = np.empty((len(items), len(assets), *geobox.shape), dtype=kind)
 
     def read(place: tuple[int, int]) -> None:
         key = assets[place[1]]
         method = resampling.get(key, resampling.get("*", "nearest"))
         how = RasterLoadParams(dtype=dtype, fill_value=nodata, resampling=method, use_overviews=False)
         with driver.restore_env({}, None):
-            where, values = driver.open(RasterSource(address_of(items[place[0]], key)), None).read(how, geobox)
-        planes[place][where] = values
+            reader = driver.open(RasterSource(address_of(items[place[0]], key)), None)
+            _, values = reader.read(how, geobox, dst=planes[place])
+        if not values.size:  # it cannot be read
+            planes[place] = fill
 
     places = list(np.ndindex(len(items), len(assets)))
     if threads == 1:
         for place in places:
             read(place)
     else:
-        list(helpers(threads).map(read, places))
+        list(readers(threads).map(read, places))
     return planes
 
 
-def helpers(threads: int) -> ThreadPoolExecutor:
-    """Threads of the calling thread, kept: starting them for every step costs a tenth of the reading."""
-    return _helpers(threads, os.getpid(), threading.get_ident())
+def readers(threads: int) -> ThreadPoolExecutor:
+    """Threads that read files, kept and shared by all shards that are built in this process."""
+    return _pool("mdico-read", threads, os.getpid())
+
+
+def helper() -> ThreadPoolExecutor:
+    """One thread of the calling thread, kept: starting it for every shard costs more than it does."""
+    return _pool(f"mdico-ahead-{threading.get_ident()}", 1, os.getpid())
 
 
 @lru_cache(maxsize=64)
-def _helpers(threads: int, process: int, thread: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="mdico-read")
+def _pool(name: str, threads: int, process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix=name)
 
 
 def unreadable(items: Sequence[pystac.Item], failed: Sequence[FailedRead]) -> str:

@@ -47,7 +47,9 @@ class Calibrated:
 def read_calibrated(
     layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: int, notes: Notes
 ) -> list[Calibrated]:
-    """Scenes in the order given, each calibrated by its own rule; those that cannot be read are left out and noted.
+    """Scenes in the order given, each calibrated by its own rule, without those that saw nothing of the block.
+
+    Those that cannot be read are left out and noted.
 
     Args:
         layer: what to read.
@@ -60,8 +62,9 @@ def read_calibrated(
         MdicoError: a file cannot be read and the recipe does not allow gaps.
     """
     found, failed = _read_all(layer, scenes, geobox, threads, notes)
+    broken = {read.item for read in failed}
     for i, scene in enumerate(scenes):
-        if found[i] is None and layer.fallbacks:
+        if scene.item.id in broken and layer.fallbacks:
             found[i] = _elsewhere(layer, scene, geobox, threads, notes, failed)
     notes.failed += failed
     if failed and layer.reading.failed == "stop":
@@ -85,11 +88,11 @@ def _elsewhere(
             whys.append(f"{name} does not have it")
             continue
         ((one,), wrong) = _read_all(other, other.scenes, geobox, threads, notes)
-        if one is not None:
-            item = one.scene.item
+        if not wrong:
+            item = other.scenes[0].item
             notes.stand_ins[scene.item.id] = f"{name}/{item.collection_id}/{item.id}"
             failed[:] = [read for read in failed if read.item != scene.item.id]
-            return replace(one, scene=scene)
+            return None if one is None else replace(one, scene=scene)
         whys.append(f"{name}: {wrong[0].error}")
     failed[:] = [
         replace(read, error=f"{read.error}; {'; '.join(whys)}") if read.item == scene.item.id else read
@@ -101,28 +104,39 @@ def _elsewhere(
 def _read_all(
     layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: int, notes: Notes
 ) -> tuple[list[Calibrated | None], list[FailedRead]]:
-    """Scenes in the order given, None for those that cannot be read, and the reads that failed for good."""
+    """Scenes in the order given and the reads that failed for good.
+
+    None stands for a scene that cannot be read, and for one that saw nothing: the quality layer comes first, and where
+    all of the block is hidden the bands are not asked for.
+    """
     failed: list[FailedRead] = []
-    raw = _read(layer, scenes, geobox, threads, failed)
     clear = _read_seen(layer, scenes, geobox, threads, failed)
     broken = {read.item for read in failed}
+    wanted = [i for i, scene in enumerate(scenes) if scene.item.id not in broken and (clear is None or clear[i].any())]
     nodata = _nodata(layer, scenes)
-    found: list[Calibrated | None] = []
-    for i, scene in enumerate(scenes):
+    raw = _read(layer, [scenes[i] for i in wanted], geobox, nodata, threads, failed) if wanted else ()
+    broken = {read.item for read in failed}
+    for scene in scenes:
+        if scene.item.id not in broken:
+            notes.rules[scene.item.id] = layer.radiometry(scene)
+    found: list[Calibrated | None] = [None] * len(scenes)
+    for i, counts in zip(wanted, raw, strict=True):
+        scene = scenes[i]
         if scene.item.id in broken:
-            found.append(None)
             continue
-        rule = notes.rules[scene.item.id] = layer.radiometry(scene)
-        work, observed = layer.sensor.calibrate(raw[i], nodata, rule)
+        rule = notes.rules[scene.item.id]
+        work, observed = layer.sensor.calibrate(counts, nodata, rule)
         if clear is not None:
             observed = observed & clear[i]
         if layer.sensor.sentinel is not None:
-            notes.floors[scene.item.id] = dark_floor(raw[i], observed, layer.sensor.sentinel.scale, rule.offset)
-        found.append(Calibrated(scene, work, observed))
+            notes.floors[scene.item.id] = dark_floor(counts, observed, layer.sensor.sentinel.scale, rule.offset)
+        found[i] = Calibrated(scene, work, observed)
     return found, failed
 
 
-def _read(layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: int, failed: list[FailedRead]) -> Array:
+def _read(
+    layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, nodata: float, threads: int, failed: list[FailedRead]
+) -> Array:
     """Raw counts (N, C, h, w), one plane per scene."""
     methods = resampling_of(layer, geobox)
     return read_scenes(
@@ -130,7 +144,7 @@ def _read(layer: LayerPlan, scenes: Sequence[Scene], geobox: GeoBox, threads: in
         layer.assets,
         geobox,
         dtype=layer.sensor.raw_dtype,
-        nodata=_nodata(layer, scenes),
+        nodata=nodata,
         resampling={asset: methods[band] for asset, band in zip(layer.assets, layer.bands, strict=True)},
         access=layer.access,
         reading=layer.reading,

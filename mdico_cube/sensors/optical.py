@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mdico_cube.sensors.sensor import Radiometry
-from mdico_cube.spec import Array, Bools
+from mdico_cube.spec import Array, Bools, alike
 
 COUNT = 1e-4
 """Reflectance per stored count."""
@@ -24,13 +24,11 @@ def calibrate(raw: Array, nodata: float, rule: Radiometry, count: float = COUNT)
         rule: scale and offset of the scene.
         count: physical units per stored count.
     """
-    observed = (raw != nodata).all(axis=0)
+    observed = _read(raw, nodata)
     if rule.scale != count:
         counts = np.rint(raw * np.float64(rule.scale / count) + rule.offset / count)
     elif -MISSING < (shift := round(rule.offset / count)) < 0 and raw.dtype == np.uint16:
-        counts = np.maximum(raw, np.uint16(-shift))
-        counts -= np.uint16(-shift)
-        return counts, observed
+        return _lowered(raw, np.uint16(-shift)), observed
     elif shift:
         counts = raw.astype(np.int32) + shift
     else:
@@ -38,6 +36,24 @@ def calibrate(raw: Array, nodata: float, rule: Radiometry, count: float = COUNT)
     return np.clip(counts, 0, MISSING - 1).astype(np.uint16), observed
 
 
+def _read(raw: Array, nodata: float) -> Bools:
+    """(h, w) True where no band holds the no-data count; band by band, as a plane fits into the processor's cache."""
+    none = alike(nodata, raw)
+    observed: Bools = raw[0] != none
+    for plane in raw[1:]:
+        observed &= plane != none
+    return observed
+
+
+def _lowered(raw: Array, shift: np.uint16) -> Array:
+    """Counts less `shift`, not below zero."""
+    counts = np.empty_like(raw)
+    for plane, lower in zip(raw, counts, strict=True):
+        np.maximum(plane, shift, out=lower)
+        lower -= shift
+    return counts
+
+
 def finish(work: Array, observed: Bools) -> Array:
     """Composite counts to stored counts: 65535 where nothing was observed."""
-    return np.where(observed, work, MISSING).astype(np.uint16)
+    return np.where(observed, work, np.uint16(MISSING)).astype(np.uint16, copy=False)

@@ -14,7 +14,8 @@ from odc.geo.geobox import GeoBox
 from toy_world import S2_BANDS, SIZE, World, toy_counts
 
 from mdico_cube.cube import build as build_module
-from mdico_cube.cube.build import build_cube, compute_block
+from mdico_cube.cube.build import build_cube
+from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.ledger import DONE, FAILED, GAPS, MISSING, FailedRead, Ledger
 from mdico_cube.cube.plan import plan_build
 from mdico_cube.cube.reader import CubeReader, open_cube, open_reader

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from toy_world import toy_counts
 
-from mdico_cube.cube.build import compute_block
 from mdico_cube.cube.catalog import catalog_folder, load_catalog, source_for
 from mdico_cube.cube.check import list_catalogs
+from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.plan import plan_build
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import parse_recipe

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from mdico_cube.cube.build import build_cube, compute_block
+from mdico_cube.cube.build import build_cube
+from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.estimate import costs, estimate
 from mdico_cube.cube.ledger import FAILED, GAPS, FailedRead, Ledger
 from mdico_cube.cube.plan import LayerPlan, plan_build

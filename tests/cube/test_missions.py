@@ -11,7 +11,8 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from toy_world import SIZE, World
 
-from mdico_cube.cube.build import build_cube, compute_block
+from mdico_cube.cube.build import build_cube
+from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError

@@ -14,7 +14,8 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from rasterio.warp import Resampling, reproject
 
-from mdico_cube.cube.build import build_cube, compute_block
+from mdico_cube.cube.build import build_cube
+from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.plan import LayerPlan, plan_build
 from mdico_cube.cube.reader import open_reader

@@ -18,7 +18,8 @@ from rasterio.transform import Affine, from_origin
 from rasterio.vrt import WarpedVRT
 from toy_world import write_tiff
 
-from mdico_cube.cube.pixels import read_pixels, same_crs
+from mdico_cube.cube.align import same_crs
+from mdico_cube.cube.pixels import read_pixels
 from mdico_cube.cube.read import open_scenes, read_scenes
 
 GRID = GeoBox((160, 192), Affine(10, 0, 725000, 0, -10, 5590000), "EPSG:32631")

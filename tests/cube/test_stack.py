@@ -13,7 +13,8 @@ import pytest
 from odc.geo.geobox import GeoBox
 
 from mdico_cube.cube import stack
-from mdico_cube.cube.build import build_cube, compute_block
+from mdico_cube.cube.build import build_cube
+from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.lazy import lazy_scenes
 from mdico_cube.cube.plan import LayerPlan, plan_build
 from mdico_cube.errors import MdicoError

@@ -24,9 +24,9 @@ from shapely import MultiPolygon, box
 from toy_world import World
 
 from mdico_cube.cube import search
-from mdico_cube.cube.build import compute_block
 from mdico_cube.cube.catalog import load_catalog
 from mdico_cube.cube.check import Verdict, judge_item
+from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.duplicates import newest
 from mdico_cube.cube.items import Answer, pack_items, unpack_items
 from mdico_cube.cube.links import read_item

@@ -12,7 +12,8 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from toy_world import World
 
-from mdico_cube.cube.build import build_cube, compute_block
+from mdico_cube.cube.build import build_cube
+from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.plan import _assign, plan_build
 from mdico_cube.cube.reader import open_reader
