@@ -141,10 +141,10 @@ def test_gaps_are_built_of_the_other_scenes_and_said_exactly(
         **{"sentinel-1-rtc/S1_202102": "404", "S2_202103": "500"},
     }
     cube = build_cube(parse_recipe({**facts, "read": {**facts["read"], "retries": 0}}))
-    assert "4 of 4 shards have gaps: 28 reads failed for good" in " ".join(capsys.readouterr().err.split())
+    assert "4 of 4 shards have gaps: 16 reads failed for good" in " ".join(capsys.readouterr().err.split())
     assert states(cube, "sentinel2") == states(cube, "sentinel1") == [GAPS, GAPS]
     expected = {("S2_20210115", "B08"), ("S2_20210125", "SCL")}
-    expected |= {(f"S2_202103{day}", asset) for day in ("05", "15", "25") for asset in ("B04", "B08", "SCL")}
+    expected |= {(f"S2_202103{day}", "SCL") for day in ("05", "15", "25")}  # no use in asking for the bands then
     (s1, s2) = (next(s for s in inspect_cube(cube) if s.modality == name) for name in ("sentinel1", "sentinel2"))
     for shard in ("0,0", "0,1"):
         assert {(read.item, read.asset) for read in s2.failed_reads[shard]} == expected
