@@ -3,8 +3,8 @@
 Run: .venv/bin/python benchmarks/bench_sampler.py [--size 1024] [--rounds 3] [--workers 2] [--folder DIR]
 
 One cube on disk, windows of 64 pixels x 12 months x (Sentinel-1 with 2 + Sentinel-2 with 10 bands). Everybody reads
-with the same number of workers, started before the clock runs: processes for the others; threads for this project, or
-processes where its line says so. "cold" means that the files were dropped from the page cache before (posix_fadvise),
+with the same number of workers: processes for the others, started before the clock runs; threads for this project.
+"cold" means that the files were dropped from the page cache before (posix_fadvise),
 "warm" that they were read before. Rounds go by turns; figures are medians.
 
 - plain zarr slicing: each window as `array[:, :, y, x]`, stored integers, dropped in the worker: the limit.
@@ -167,8 +167,8 @@ def anywhere(size: int, count: int, side: int = SIDE) -> Windows:
 class Ours:
     """This project's loader over a source; each pass is one epoch."""
 
-    def __init__(self, source: WindowSource, workers: int, batch: int = BATCH, processes: bool = False) -> None:
-        self.loader, self.epoch = make_loader(source, batch, 0, workers, processes=processes), 0
+    def __init__(self, source: WindowSource, workers: int, batch: int = BATCH) -> None:
+        self.loader, self.epoch = make_loader(source, batch, 0, workers), 0
 
     def __call__(self) -> Iterable[int]:
         """The next epoch."""
@@ -276,7 +276,6 @@ def cases(folder: Path, size: int, workers: int, section: SampleSection) -> tupl
     regular = [
         Case("plain zarr slicing (the limit)", torch_loader(PlainZarr(cube, windows), workers), cube),
         Case("direct", Ours(CubeWindows(cube, windows, NAMES), workers), cube),
-        Case("direct, processes", Ours(CubeWindows(cube, windows, NAMES), workers, BATCH, True), cube),
         Case("sequential zarr read of the store", torch_loader(Sequential(samples), workers, None), samples),
         Case("extracted", Ours(StoredWindows(store, folds, NAMES, hold=False), workers), samples),
         Case("xbatcher + DataLoader", torch_loader(xbatcher_data(cube), workers, BATCH // 4), cube, 64),

@@ -197,7 +197,7 @@ def test_training_straight_from_the_cube(recipe_facts: dict[str, Any]) -> None:
     """Neither where the pixels are read nor how many read them changes the model where all fit one buffer."""
     recipe_facts["colearn"] |= {"methods": ["independent"], "augment": {"drop_steps": 0.2}}
     recipe_facts["maps"] = {"precision": "bf16", "modalities": ["sentinel2"]}
-    recipe_facts["loader"] = {"source": "cube", "workers": 2, "processes": True, "backend": "tensorstore"}
+    recipe_facts["loader"] = {"source": "cube", "workers": 2, "backend": "tensorstore"}
     recipe = mdico.parse_recipe(recipe_facts)
     mdico.build(recipe)
     store = mdico.open_samples(mdico.sample(recipe))

@@ -1,9 +1,9 @@
 """A sharded Zarr array on this disk in, decoded blocks out: one read and one decompression per inner chunk.
 
-zarr-python spends more time per inner chunk on its own steps than on the bytes. A cube's arrays have one known form
-(Zarr v3, sharding_indexed, little-endian bytes, Zstandard), so a block of them can be read with four plain calls: find
-the shard's index, read the chunk's bytes, decompress them, copy what lies in the block. Whatever has another form, or
-lies elsewhere, is left to zarr.
+zarr-python spends more time per inner chunk on its own steps than on the bytes. The arrays of a cube and of a samples
+store have one known form (Zarr v3, sharding_indexed, little-endian bytes, Zstandard or Blosc), so a block of them can
+be read with four plain calls: find the shard's index, read the chunk's bytes, decompress them, copy what lies in the
+block. Whatever has another form, or lies elsewhere, is left to zarr.
 """
 
 from __future__ import annotations
@@ -20,18 +20,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+from numcodecs import blosc, zstd
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 from zarr.core.chunk_key_encodings import DefaultChunkKeyEncoding
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.storage import LocalStore
 
+from mdico_cube.cube.memory import MEMORY
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Backend
 from mdico_cube.spec import Array
 
-_ZSTD = pa.Codec("zstd")
+_DECODERS: dict[type, Callable[[Any, Array], Any]] = {
+    ZstdCodec: zstd.decompress,
+    BloscCodec: lambda raw, out: _unblosc(raw, out),
+}
+"""Codec -> bytes in, array filled; both without the interpreter's lock."""
 NOWHERE = np.uint64(2**64 - 1)  # offset of an inner chunk that was never written
 _OPEN = 128  # shards whose file and index are held
 _TRIES = 3  # a shard that is replaced while it is looked at is opened anew
@@ -75,9 +80,9 @@ class ShardReader:
         shard = array.shards or array.chunks
         self._per_shard = tuple(whole // part for whole, part in zip(shard, self.inner, strict=True))
         self._fill = np.asarray(array.fill_value, dtype=array.dtype)
+        self._decode = _DECODERS[type(_inner_codecs(array)[-1])]
         self._folder = folder
         self._shards: dict[tuple[int, ...], _Shard] = {}
-        self._length = prod(self.inner) * self.dtype.itemsize
 
     def read(self, *block: slice) -> Array:
         """The values of a block given by one slice (start, stop) per axis; every inner chunk in it is decoded once.
@@ -93,7 +98,7 @@ class ShardReader:
             first = [number * side for number, side in zip(places[0], self.inner, strict=True)]
             there = tuple(slice(a - at, b - at) for a, b, at in zip(starts, stops, first, strict=True))
             return self._decoded(places[0])[there]
-        out = np.empty([stop - start for start, stop in zip(starts, stops, strict=True)], dtype=self.dtype)
+        out = MEMORY.empty(tuple(stop - start for start, stop in zip(starts, stops, strict=True)), self.dtype)
         for place in places:
             first = [number * side for number, side in zip(place, self.inner, strict=True)]
             here = tuple(
@@ -116,11 +121,13 @@ class ShardReader:
         raw = self._bytes(place)
         if raw is None:
             return np.broadcast_to(self._fill, self.inner)
+        found = MEMORY.empty(self.inner, self.dtype)
         try:
-            decoded = _ZSTD.decompress(raw, self._length)  # without the interpreter's lock, unlike numcodecs
-        except OSError as error:
+            self._decode(raw, found)
+        except (RuntimeError, ValueError) as error:
             raise MdicoError(f"{self._folder}: the inner chunk {place} is damaged. Build the cube again.") from error
-        return np.frombuffer(decoded, dtype=self.dtype).reshape(self.inner)
+        found.flags.writeable = False
+        return found
 
     def _bytes(self, place: tuple[int, ...]) -> bytes | None:
         """The compressed bytes of an inner chunk; None where it was never written."""
@@ -154,21 +161,35 @@ class ShardReader:
         return held
 
 
+def _unblosc(raw: bytes, out: Array) -> None:
+    """Blosc fills what its header says, which may be less than was asked for."""
+    if len(raw) < 16 or int.from_bytes(raw[4:8], "little") != out.nbytes:
+        raise ValueError("not the length of an inner chunk")
+    blosc.decompress(raw, out)
+
+
 def shard_reader(array: zarr.Array[Any]) -> ShardReader | None:
     """A reader of this array, or None where its form or place is not the one this file knows."""
     store, facts = array.store_path.store, array.metadata
-    if not isinstance(store, LocalStore) or not isinstance(facts, ArrayV3Metadata) or len(facts.codecs) != 1:
-        return None
-    (codec,) = facts.codecs
-    if not isinstance(codec, ShardingCodec) or str(codec.index_location).rsplit(".", 1)[-1] != "end":
-        return None
-    kinds = [type(each) for each in codec.codecs], [type(each) for each in codec.index_codecs]
-    little = sys.byteorder == "little"
-    if kinds != ([BytesCodec, ZstdCodec], [BytesCodec, Crc32cCodec]) or not little:
+    if not isinstance(store, LocalStore) or not isinstance(facts, ArrayV3Metadata) or sys.byteorder != "little":
         return None
     if facts.chunk_key_encoding != DefaultChunkKeyEncoding(separator="/"):
         return None
+    codecs = _inner_codecs(array)
+    if len(codecs) != 2 or not isinstance(codecs[0], BytesCodec) or type(codecs[1]) not in _DECODERS:
+        return None
     return ShardReader(array, Path(store.root) / array.path)
+
+
+def _inner_codecs(array: zarr.Array[Any]) -> tuple[Any, ...]:
+    """What inner chunks went through; nothing where there are none, or where their index has an odd form."""
+    facts = array.metadata
+    (codec, *more) = facts.codecs if isinstance(facts, ArrayV3Metadata) else (None,)
+    if more or not isinstance(codec, ShardingCodec) or str(codec.index_location).rsplit(".", 1)[-1] != "end":
+        return ()
+    if [type(each) for each in codec.index_codecs] != [BytesCodec, Crc32cCodec]:
+        return ()
+    return codec.codecs
 
 
 BlockReader = Callable[[slice, slice], Array]

@@ -88,7 +88,7 @@ def _loader(
     cube = Places.of(recipe).cube if section.source == "cube" else None
     source = window_source(store, folds, names, cube, section.backend)
     size = batch or recipe.colearn.train.batch
-    return make_loader(source, size, seed, section.workers, section.buffer, augment, section.processes)
+    return make_loader(source, size, seed, section.workers, section.buffer, augment)
 
 
 def _bundles(recipe: Recipe, method: str, seed: int) -> list[Path]:

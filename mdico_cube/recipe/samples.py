@@ -189,9 +189,7 @@ class LoaderSection(Section):
     """"store" cuts every window once into the samples store, for many epochs or another machine; "cube" reads each
     epoch's windows from the cube, and the samples store holds positions, folds and labels only."""
     workers: Annotated[int, Field(ge=1)] = 1
-    """How many read ahead at the same time. Batches do not depend on it."""
-    processes: bool = False
-    """Read in processes of their own instead of threads: for trainers whose Python is busy, as on a GPU."""
+    """How many threads read ahead. Batches do not depend on it."""
     buffer: Annotated[int, Field(ge=1)] = 64
     """Megabytes of windows read together and shuffled among each other; larger mixes windows of more chunks."""
     backend: Backend = "auto"
