@@ -41,7 +41,8 @@ from zarr.codecs import ZstdCodec
 
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.grid import shards
-from mdico_cube.cube.plan import BuildPlan, plan_build
+from mdico_cube.cube.plan import BuildPlan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.progress import console
 from mdico_cube.recipe import Recipe, parse_recipe

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mdico_cube.cube.build import build_cube
-from mdico_cube.cube.plan import plan_build
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.progress import console
 from mdico_cube.recipe import Recipe, parse_recipe
 

@@ -34,7 +34,7 @@ from zarr.codecs import ZstdCodec
 from mdico_cube.cube import build
 from mdico_cube.cube.access import Access
 from mdico_cube.cube.grid import shards
-from mdico_cube.cube.jobs import Job
+from mdico_cube.cube.job import Job
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, Entry, Ledger
 from mdico_cube.cube.plan import LayerPlan

@@ -101,7 +101,7 @@ def recipe_facts(toy_catalog: Path, toy_labels: Path, tmp_path: Path) -> dict[st
             "encoder": {"width": 8, "hidden": 8, "dense": 16},
             "train": {"epochs": 2, "batch": 32, "accelerator": "cpu"},
         },
-        "store": {"chunk": 16, "shard": 32},
+        "store": {"chunk": 16, "shard": 32, "durable": False},
     }
 
 
@@ -123,7 +123,7 @@ def toy_cube(tmp_path_factory: pytest.TempPathFactory, toy_catalog: Path, toy_la
             "modalities": {"sentinel1": {}, "sentinel2": {"bands": ["B04", "B08"]}, "dem": {}},
             "labels": {"path": str(toy_labels), "classes": [{"name": "a", "source": 1}, {"name": "b", "source": 2}]},
             "colearn": {"modalities": ["sentinel1", "sentinel2"]},
-            "store": {"chunk": 16, "shard": 64},
+            "store": {"chunk": 16, "shard": 64, "durable": False},
         }
     )
     path = build_cube(recipe)

@@ -9,7 +9,7 @@ import typer
 
 import mdico_cube as mdico
 from mdico_cube.cli.door import Items, Overwrite, RecipeFile, Refresh, Resume, Workers, app, out
-from mdico_cube.cube.jobs import retries
+from mdico_cube.cube.job import retries
 from mdico_cube.recipe import Recipe, load_recipe
 
 

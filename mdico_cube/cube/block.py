@@ -1,10 +1,14 @@
-"""A block of whole shards in, written to an array; any other block is refused, as it would tear what others write."""
+"""A block of whole shards in, written to an array and down to the disk; a part of a shard is refused: it would tear."""
 
 from __future__ import annotations
 
+import os
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import zarr
+from zarr.storage import LocalStore
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.spec import Array
@@ -34,3 +38,26 @@ def write_shards(array: zarr.Array[Any], y: slice, x: slice, values: Array) -> N
             "Write every time step and band at once."
         )
     array[..., y, x] = values
+
+
+def settle(array: zarr.Array[Any], y: slice | None = None, x: slice | None = None) -> None:
+    """Wait until the files of rows `y` and columns `x` are on the disk, not in its cache: a power cut then spares them.
+
+    Object stores and icechunk acknowledge a write only when it is kept; for them nothing is done.
+    """
+    store = array.store_path.store
+    if not isinstance(store, LocalStore):
+        return
+    side = array.shards or array.chunks
+    whole = [slice(0, size) for size in array.shape]
+    block = [*whole[:-2], y or whole[-2], x or whole[-1]] if array.ndim > 1 else whole
+    spans = (range(part.start // step, -(-part.stop // step)) for part, step in zip(block, side, strict=True))
+    home = Path(store.root) / array.path
+    files = [home / array.metadata.encode_chunk_key(place) for place in product(*spans)]
+    written = [file for file in files if file.exists()]  # what is missing throughout has no file
+    for path in (*written, *sorted({file.parent for file in written})):
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

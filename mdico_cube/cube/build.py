@@ -11,16 +11,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mdico_cube import __version__
-from mdico_cube.cube.block import write_shards
+from mdico_cube.cube.block import settle, write_shards
 from mdico_cube.cube.change import writing
 from mdico_cube.cube.claims import Claims
 from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.execute import threads_each
 from mdico_cube.cube.items import save_items, without_queries
-from mdico_cube.cube.jobs import Built, Job, Retry, ShardTask, run_jobs, unfinished
+from mdico_cube.cube.job import Built, Job, Retry, unfinished
+from mdico_cube.cube.jobs import ShardTask, run_jobs
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, DOUBT, FAILED, GAPS, Entry, Ledger
-from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene, plan_build
+from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import forget_readers, open_reader
 from mdico_cube.cube.scenes import Notes
 from mdico_cube.cube.store import create_cube, keep_recipe
@@ -68,7 +70,7 @@ def build_cube(
         say(f"{name}: no scene in {', '.join(steps)}: these steps stay missing")
     for layer in plan.every:
         layer.check()
-    task = partial(ShardTask, run_job, path, threads=threads_each(cluster))
+    task = partial(ShardTask, run_job, path, threads=threads_each(cluster), durable=recipe.store.durable)
     with Claims(WorkFolder(path), plan.identity) as claims:
         with claims.holding("cube"):
             if not claims.others():
@@ -160,7 +162,9 @@ def _outline(layer: Layer) -> tuple[object, ...]:
     return layer.modality.band_names, layer.steps, layer.stops, layer.latitudes, layer.longitudes
 
 
-def run_job(path: Target, job: Job, threads: int, holds: Callable[[], bool] = lambda: True) -> Built:
+def run_job(
+    path: Target, job: Job, threads: int, holds: Callable[[], bool] = lambda: True, durable: bool = False
+) -> Built:
     """Compute one shard, write it whole, record it last.
 
     Time steps that stand already, from the same scenes under the same rules, are kept and not read again.
@@ -170,6 +174,7 @@ def run_job(path: Target, job: Job, threads: int, holds: Callable[[], bool] = la
         job: which shard.
         threads: files read at once.
         holds: asked just before writing; False where another builder took the shard over.
+        durable: wait until the shard is on the disk before it is recorded.
     """
     start = time.monotonic()
     name = job.layer.modality.name
@@ -203,6 +208,8 @@ def run_job(path: Target, job: Job, threads: int, holds: Callable[[], bool] = la
             return Built(lost=True)
         ledger.forget(job.shard.row, job.shard.column)
         write_shards(array, job.shard.y, job.shard.x, stored if job.layer.modality.temporal else stored[0])
+        if durable:
+            settle(array, job.shard.y, job.shard.x)
         entry = Entry(
             GAPS if notes.failed else DONE,
             job.digest,

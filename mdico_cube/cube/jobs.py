@@ -6,17 +6,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from functools import partial
 
-from odc.geo.geobox import GeoBox
 from zarr.abc.store import Store
 
 from mdico_cube.cube.change import changing
 from mdico_cube.cube.claims import Claims, holds
 from mdico_cube.cube.execute import Crew, crew_for, execute
-from mdico_cube.cube.grid import Shard
-from mdico_cube.cube.ledger import DONE, FAILED, GAPS, STANDS, Entry, Ledger, Origin
-from mdico_cube.cube.plan import BuildPlan, LayerPlan
+from mdico_cube.cube.job import Built, Job, Key, digest_of, shard_job
+from mdico_cube.cube.ledger import DONE, Ledger
+from mdico_cube.cube.plan import BuildPlan
 from mdico_cube.cube.plan_file import dump_plan, load_plan
 from mdico_cube.cube.target import Location, Target, is_icechunk
 from mdico_cube.cube.weather import WeatherPlan
@@ -26,85 +25,20 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.progress import Meter, meter, say
 from mdico_cube.recipe import ClusterSection
 
-Retry = Literal["failed", "gaps", "stale"]
-"""Shards in one commit of an icechunk repository."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One modality of one shard."""
-
-    layer: LayerPlan
-    shard: Shard
-    block: GeoBox
-    origin: Origin
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of everything that decides its pixels."""
-        return self.origin.digest
-
-    def kept(self, entry: Entry) -> list[int]:
-        """Time steps that stand as they are in a shard with this entry: built whole, from the same scenes and rules."""
-        if not self.layer.modality.temporal or entry.state not in STANDS:
-            return []
-        if (entry.settings, entry.grid) != (self.origin.settings, self.origin.grid):
-            return []
-        torn = {read.item for read in entry.failed_reads}
-        gaps = {scene.step for scene in self.layer.scenes if scene.item.id in torn}
-        return [
-            index
-            for index, step in enumerate(self.layer.steps)
-            if index not in gaps and entry.steps.get(step) == self.origin.steps[step]
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Which job: small enough to travel to a worker a million times."""
-
-    modality: str
-    row: int
-    column: int
-    claim: int = 0
-    """Number of the builder's claim on it."""
-
-    @property
-    def name(self) -> str:
-        """What the claim is called."""
-        return f"{self.modality}.{self.row}.{self.column}"
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """What became of a job."""
-
-    error: str = ""
-    """Why the shard could not be built."""
-    bytes_written: int = 0
-    failed_reads: int = 0
-    """Files that could not be read for good; the shard was composed of the others."""
-    stand_ins: tuple[str, ...] = ()
-    """Items in whose place the same acquisition of another catalog was read."""
-    notes: tuple[str, ...] = ()
-    """What the person watching should know."""
-    target: Store | None = None
-    """What was written to, if not the cube itself: to be merged into the commit."""
-    lost: bool = False
-    """The claim was overruled meanwhile, so nothing was written."""
-
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
     """The one function of every build: a key in, its shard on disk. The plan is loaded once per worker process."""
 
-    run: Callable[[Target, Job, int, Callable[[], bool]], Built]
+    run: Callable[[Target, Job, int, Callable[[], bool], bool], Built]
     """Computes and writes one shard, if what it is given last still says True just before."""
     cube: Location
     builder: str
     """Name of the builder, and of the plan in the cube's work folder."""
     threads: int
     """Files read at once."""
+    durable: bool = True
+    """Wait until a shard is on the disk before it is recorded."""
     target: Store | None = None
     """Where to write, if not straight into the cube: a commit that other processes share."""
 
@@ -113,92 +47,12 @@ class ShardTask:
         work, target = WorkFolder(self.cube), self.cube if self.target is None else self.target
         plan = _plan(self.cube, self.builder)
         layer = plan.layer(key.modality)
+        standing = partial(holds, work, self.builder, key.name, key.claim)
         if isinstance(layer, WeatherPlan):
-            built = Built(*run_weather(target, layer, plan.geobox))
+            built = run_weather(target, layer, plan.geobox, standing, self.durable)
         else:
-            standing = lambda: holds(work, self.builder, key.name, key.claim)  # noqa: E731
-            built = self.run(target, _shard_job(plan, layer, key), self.threads, standing)
+            built = self.run(target, shard_job(plan, layer, key), self.threads, standing, self.durable)
         return replace(built, target=self.target)
-
-
-def _digest(plan: BuildPlan, key: Key) -> str:
-    """SHA-256 of everything that decides what a job writes."""
-    layer = plan.layer(key.modality)
-    return layer.origin.digest if isinstance(layer, WeatherPlan) else _shard_job(plan, layer, key).digest
-
-
-def job_parts(plan: BuildPlan, key: Key) -> tuple[Origin, tuple[str, ...]]:
-    """What decides a shard's values, and the ids of the items in it."""
-    layer = plan.layer(key.modality)
-    if isinstance(layer, WeatherPlan):
-        return layer.origin, tuple(item.id for item in layer.items)
-    job = _shard_job(plan, layer, key)
-    return job.origin, tuple(scene.item.id for scene in layer.scenes_of(job.block))
-
-
-def _shard_job(plan: BuildPlan, layer: LayerPlan, key: Key) -> Job:
-    shard = plan.shard_at(key.row, key.column)
-    block = plan.block(shard)
-    return Job(layer, shard, block, layer.origin(block))
-
-
-def unfinished(
-    path: Location, plan: BuildPlan, retry: Sequence[Retry] = (), known: Sequence[str] | None = None
-) -> list[Key]:
-    """Jobs to do: shards that are missing, failed, stale or have gaps.
-
-    Args:
-        path: the cube.
-        plan: what should stand there.
-        retry: only these kinds; empty = all.
-        known: modalities that the cube holds, if not all; every shard of another is to be done.
-    """
-    heads = {
-        layer.modality.name: Ledger(path, layer.modality.name).heads()
-        for layer in plan.every
-        if known is None or layer.modality.name in known
-    }
-    keys = []
-    for key in _keys(plan):
-        if key.modality not in heads:
-            keys.append(key)
-            continue
-        states, digests = heads[key.modality]
-        same = digests[key.row, key.column].tobytes() == _digest(plan, key).encode()
-        if _is_wanted(int(states[key.row, key.column]), same, retry):
-            keys.append(key)
-    return keys
-
-
-def _keys(plan: BuildPlan) -> Iterator[Key]:
-    for weather in plan.weather:
-        yield Key(weather.modality.name, 0, 0)
-    for shard in plan.shards():
-        for layer in plan.layers:
-            yield Key(layer.modality.name, shard.row, shard.column)
-
-
-def retries(names: Sequence[str]) -> tuple[Retry, ...]:
-    """Kinds of shards by name.
-
-    Raises:
-        MdicoError: there is no such kind.
-    """
-    known = get_args(Retry)
-    for name in names:
-        if name not in known:
-            raise MdicoError(f"--retry is one of {', '.join(known)}, came {name!r}.")
-    return tuple(kind for kind in known if kind in names)
-
-
-def _is_wanted(state: int, same: bool, retry: Sequence[Retry]) -> bool:
-    if state == DONE and same:
-        return False
-    if not retry:
-        return True
-    if state == GAPS and same:
-        return "gaps" in retry
-    return (state == FAILED and "failed" in retry) or (state in STANDS and "stale" in retry)
 
 
 def run_jobs(
@@ -327,7 +181,7 @@ def _claimed(
             continue
         refused = 0
         entry = ledgers[key.modality].read(key.row, key.column)
-        if entry.state == DONE and entry.digest == _digest(plan, key):  # another builder did it meanwhile
+        if entry.state == DONE and entry.digest == digest_of(plan, key):  # another builder did it meanwhile
             claims.release(key.name, number)
             skip()
             continue

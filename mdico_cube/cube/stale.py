@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mdico_cube.cube.jobs import Key, job_parts, unfinished
+from mdico_cube.cube.job import Key, job_parts, unfinished
 from mdico_cube.cube.ledger import FAILED, GAPS, MISSING, Entry, Ledger, Origin
 from mdico_cube.cube.plan import BuildPlan
 from mdico_cube.cube.reader import open_reader

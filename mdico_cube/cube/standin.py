@@ -12,7 +12,8 @@ from odc.geo.geom import Geometry
 from mdico_cube.cube.acquisition import same_acquisition
 from mdico_cube.cube.catalog import Fallback
 from mdico_cube.cube.duplicates import item_time
-from mdico_cube.cube.plan import LayerPlan, Scene, usable
+from mdico_cube.cube.plan import LayerPlan, Scene
+from mdico_cube.cube.planning import usable
 from mdico_cube.cube.read import check_assets
 from mdico_cube.cube.search import find_items
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import zarr
 from odc.geo.geobox import GeoBox
 
 from mdico_cube import __version__
+from mdico_cube.cube.block import settle
 from mdico_cube.cube.change import writing
+from mdico_cube.cube.job import Built
 from mdico_cube.cube.ledger import DONE, FAILED, Entry, Ledger
 from mdico_cube.cube.reader import forget_readers
 from mdico_cube.cube.target import Target, open_group
@@ -20,16 +23,17 @@ from mdico_cube.schema import LAPSE_RATE, OROGRAPHY
 from mdico_cube.spec import Array
 
 
-def run_weather(path: Target, plan: WeatherPlan, geobox: GeoBox) -> tuple[str, int]:
+def run_weather(
+    path: Target, plan: WeatherPlan, geobox: GeoBox, holds: Callable[[], bool] = lambda: True, durable: bool = False
+) -> Built:
     """Read one coarse modality, write it whole, record it last.
 
     Args:
         path: the cube.
         plan: what to read.
         geobox: the whole grid of the cube.
-
-    Returns:
-        Why it could not be read, or an empty text; and the bytes written.
+        holds: asked just before writing; False where another builder took the job over.
+        durable: wait until the values are on the disk before they are recorded.
     """
     start, name, origin = time.monotonic(), plan.modality.name, plan.origin
     ledger, items = Ledger(path, name, mode="r+"), tuple(item.id for item in plan.items)
@@ -37,10 +41,14 @@ def run_weather(path: Target, plan: WeatherPlan, geobox: GeoBox) -> tuple[str, i
         layer = read_weather(plan, geobox)
     except MdicoError as error:
         with writing(path):
+            if not holds():
+                return Built(lost=True)
             ledger.record(0, 0, Entry(FAILED, origin.digest, items, error=str(error)))
-        return str(error), 0
+        return Built(str(error))
     seen = (~np.isnan(layer.values)).all(axis=1).mean(axis=(1, 2))  # (T,)
     with writing(path):
+        if not holds():
+            return Built(lost=True)
         group = open_group(path, "r+", name)
         ledger.forget(0, 0)
         written: dict[str, Array | float] = {
@@ -52,6 +60,8 @@ def run_weather(path: Target, plan: WeatherPlan, geobox: GeoBox) -> tuple[str, i
             array = group[variable]
             assert isinstance(array, zarr.Array)
             array[...] = values
+            if durable:
+                settle(array)
         entry = Entry(
             DONE,
             origin.digest,
@@ -67,4 +77,4 @@ def run_weather(path: Target, plan: WeatherPlan, geobox: GeoBox) -> tuple[str, i
         )
         ledger.record(0, 0, entry)
     forget_readers()
-    return "", entry.bytes_written
+    return Built(bytes_written=entry.bytes_written)

@@ -15,9 +15,10 @@ from mdico_cube.cube.estimate import estimate
 from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.items import ITEMS, Change, compare_items, read_items
-from mdico_cube.cube.jobs import Retry
+from mdico_cube.cube.job import Retry
 from mdico_cube.cube.lazy import lazy_scenes, lazy_weather
-from mdico_cube.cube.plan import BuildPlan, plan_build
+from mdico_cube.cube.plan import BuildPlan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.stale import counted, due_shards
 from mdico_cube.cube.target import Location, cube_location, exists

@@ -27,6 +27,9 @@ class StoreSection(Section):
     and slower windows, for programs that do not know shards (GDAL 3.12). Decided when a cube is made."""
     level: Annotated[int, Field(ge=1, le=22)] = 3
     """Of compression (Zstandard): higher is smaller and slower. `mdico tune-layout` measures chunk, shard and level."""
+    durable: bool = True
+    """Wait until a shard is on the disk before the ledger says so: a power cut then costs the shards at work and no
+    more. false is faster on slow disks (folders only; object stores always wait)."""
     wave: Annotated[int, Field(ge=1)] = 64
     """Shards per commit (icechunk)."""
 

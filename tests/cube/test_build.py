@@ -17,7 +17,7 @@ from mdico_cube.cube import build as build_module
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.ledger import DONE, FAILED, GAPS, MISSING, FailedRead, Ledger
-from mdico_cube.cube.plan import plan_build
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import CubeReader, open_cube, open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Recipe, Reducer, parse_recipe
@@ -419,3 +419,33 @@ def test_only_the_steps_that_changed_are_read_again(
     one, other = Ledger(path, "sentinel2").read(0, 1), Ledger(new, "sentinel2").read(0, 1)
     assert (one.items, one.offsets, one.floors, one.steps) == (other.items, other.offsets, other.floors, other.steps)
     assert one.valid_fraction == other.valid_fraction
+
+
+@pytest.mark.parametrize("layout", ["sharded", "plain"])
+def test_a_shard_is_on_the_disk_before_its_entry(
+    recipe_facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    """A power cut after any entry finds the shard's bytes: its files and their folders were synchronised before."""
+    synced: list[Path] = []
+    record, seen = Ledger.record, []
+
+    def syncing(file: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{file}").readlink())
+
+    def recording(ledger: Ledger, row: int, column: int, entry: Any) -> None:
+        files = [path for path in synced if path.is_file()]
+        assert {path.parent for path in files} <= set(synced), "a new name is kept with its folder"
+        seen.append({path.as_posix().partition("cube.zarr/")[2] for path in files})
+        synced.clear()
+        record(ledger, row, column, entry)
+
+    monkeypatch.setattr("mdico_cube.cube.block.os.fsync", syncing)
+    monkeypatch.setattr(Ledger, "record", recording)
+    build_cube(parse_recipe({**recipe_facts, "store": {"chunk": 16, "shard": 32, "layout": layout}}))
+    folder, per = "sentinel1/backscatter/c/0/0", 1 if layout == "sharded" else 2
+    places = [(row, column) for row in range(2) for column in range(3)]
+    for row, column in places:
+        parts = np.ndindex(per, per)
+        assert {f"{folder}/{per * row + y}/{per * column + x}" for y, x in parts} in seen
+    assert len(seen) == 3 * len(places)
+    assert all(seen), "no entry without its pixels"

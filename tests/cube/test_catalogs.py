@@ -13,7 +13,7 @@ from toy_world import toy_counts
 from mdico_cube.cube.catalog import catalog_folder, load_catalog, source_for
 from mdico_cube.cube.check import list_catalogs
 from mdico_cube.cube.compute import compute_block
-from mdico_cube.cube.plan import plan_build
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import parse_recipe
 from mdico_cube.sensors.registry import SENSORS, get_sensor

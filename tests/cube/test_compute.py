@@ -15,7 +15,8 @@ from toy_world import SIZE
 
 from mdico_cube.cube import driver
 from mdico_cube.cube.compute import compute_block
-from mdico_cube.cube.plan import LayerPlan, plan_build
+from mdico_cube.cube.plan import LayerPlan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.scenes import Notes
 from mdico_cube.recipe import Reducer, parse_recipe
 

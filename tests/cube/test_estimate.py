@@ -15,7 +15,8 @@ from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.estimate import costs, estimate
 from mdico_cube.cube.ledger import FAILED, GAPS, FailedRead, Ledger
-from mdico_cube.cube.plan import LayerPlan, plan_build
+from mdico_cube.cube.plan import LayerPlan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.stale import counted, due_shards
 from mdico_cube.recipe import ClusterSection, Recipe, parse_recipe
 

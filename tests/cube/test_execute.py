@@ -24,8 +24,8 @@ from mdico_cube.cube.clusters import dask_client
 from mdico_cube.cube.dask_crew import DaskCrew
 from mdico_cube.cube.execute import LoopCrew, ThreadCrew, cluster_for, crew_for, execute, threads_each
 from mdico_cube.cube.ledger import DONE, Ledger
-from mdico_cube.cube.plan import plan_build
 from mdico_cube.cube.plan_file import dump_plan, load_plan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ClusterSection, Recipe, parse_recipe
@@ -206,7 +206,7 @@ def test_a_plan_with_something_unknown_is_refused(recipe: Recipe) -> None:
     strange = replace(plan.layers[0], access=object())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="plan holds one object"):
         dump_plan(replace(plan, layers=(strange,)))
-    for name in ("os:system", "mdico_cube.journey:build", "mdico_cube.cube.plan:plan_build"):
+    for name in ("os:system", "mdico_cube.journey:build", "mdico_cube.cube.planning:plan_build"):
         with pytest.raises(ValueError, match="which no plan holds"):
             load_plan(json.dumps({"@": name, "=": {}}).encode())
 

@@ -21,7 +21,8 @@ import mdico_cube as mdico
 from mdico_cube.cli import app
 from mdico_cube.cube.items import Answer, Change, compare_items, pack_items, plain_item, unpack_items
 from mdico_cube.cube.ledger import Ledger
-from mdico_cube.cube.plan import BuildPlan, plan_build
+from mdico_cube.cube.plan import BuildPlan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Recipe, parse_recipe
 

@@ -13,7 +13,8 @@ from toy_world import SIZE, World
 
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.compute import compute_block
-from mdico_cube.cube.plan import BuildPlan, LayerPlan, plan_build
+from mdico_cube.cube.plan import BuildPlan, LayerPlan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import parse_recipe

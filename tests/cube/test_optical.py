@@ -17,7 +17,8 @@ from rasterio.warp import Resampling, reproject
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.ledger import Ledger
-from mdico_cube.cube.plan import LayerPlan, plan_build
+from mdico_cube.cube.plan import LayerPlan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.scenes import Notes
 from mdico_cube.demo.region import DemoRegion, write_region

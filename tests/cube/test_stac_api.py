@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from mdico_cube.cli import app
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.items import plain_item
-from mdico_cube.cube.plan import plan_build
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.query import asked_of
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError

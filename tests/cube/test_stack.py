@@ -16,7 +16,8 @@ from mdico_cube.cube import stack
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.lazy import lazy_scenes
-from mdico_cube.cube.plan import LayerPlan, plan_build
+from mdico_cube.cube.plan import LayerPlan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import parse_recipe
 

@@ -19,8 +19,8 @@ from mdico_cube.cli.commands import app
 from mdico_cube.cube.acquisition import same_acquisition
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.ledger import DONE, FAILED, Ledger
-from mdico_cube.cube.plan import plan_build
 from mdico_cube.cube.plan_file import dump_plan, load_plan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import parse_recipe

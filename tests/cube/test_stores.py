@@ -22,7 +22,7 @@ from mdico_cube.cli.door import app
 from mdico_cube.cube.access import Access, S3Section
 from mdico_cube.cube.cells import Cells, CoarseStore
 from mdico_cube.cube.check import check_catalog
-from mdico_cube.cube.plan import plan_build
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.stores import open_store
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ReadSection, StoreRules, parse_recipe

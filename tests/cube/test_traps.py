@@ -31,7 +31,7 @@ from mdico_cube.cube.duplicates import newest
 from mdico_cube.cube.items import Answer, pack_items, unpack_items
 from mdico_cube.cube.links import read_item
 from mdico_cube.cube.place import item_crs
-from mdico_cube.cube.plan import _assign, plan_build, usable
+from mdico_cube.cube.planning import _assign, plan_build, usable
 from mdico_cube.cube.search import recall
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Source, parse_recipe

@@ -15,7 +15,7 @@ from mdico_cube.cube import update as update_module
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.ledger import Ledger
-from mdico_cube.cube.plan import plan_build
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import CubeReader
 from mdico_cube.cube.update import cover
 from mdico_cube.errors import MdicoError

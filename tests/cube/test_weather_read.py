@@ -27,9 +27,11 @@ from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.cells import CoarseStore
 from mdico_cube.cube.items import read_items
 from mdico_cube.cube.ledger import DONE, FAILED, Ledger
-from mdico_cube.cube.plan import BuildPlan, plan_build
+from mdico_cube.cube.plan import BuildPlan
 from mdico_cube.cube.plan_file import dump_plan, load_plan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_cube, open_reader
+from mdico_cube.cube.weather_job import run_weather
 from mdico_cube.cube.weather_read import WeatherLayer, read_weather
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ReadSection, StoreRules, parse_recipe
@@ -220,6 +222,23 @@ def test_resume_reads_weather_again_only_when_it_would_differ(facts: Facts, monk
     after = open_reader(path).stored("era5", slice(0, 8), slice(0, 8))
     assert (after[:, 0] != before[:, 0]).all()
     np.testing.assert_array_equal(after[:, 4], before[:, 4])
+
+
+def test_a_claim_that_was_overruled_writes_nothing(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another builder took the job over while this one read, with success or without."""
+    recipe = parse_recipe(facts)
+    path, plan = build_cube(recipe), plan_build(recipe)
+    before = Ledger(path, "era5").read(0, 0)
+
+    def fail(*_: Any) -> None:
+        raise MdicoError("no weather today.")
+
+    for read in (read_weather, fail):
+        monkeypatch.setattr("mdico_cube.cube.weather_job.read_weather", read)
+        built = run_weather(path, plan.weather[0], plan.geobox, lambda: False)
+        assert (built.lost, built.bytes_written, built.error) == (True, 0, "")
+        assert Ledger(path, "era5").read(0, 0) == before
+    assert run_weather(path, plan.weather[0], plan.geobox).error == "no weather today."
 
 
 def test_a_plan_with_weather_travels_as_text(facts: Facts) -> None:

@@ -19,7 +19,7 @@ from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.inspect import inspect_cube
 from mdico_cube.cube.lazy import lazy_scenes
 from mdico_cube.cube.ledger import DONE, FAILED, GAPS, Ledger
-from mdico_cube.cube.plan import plan_build
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import console

@@ -15,7 +15,7 @@ from toy_world import World
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.grid import grid_for
-from mdico_cube.cube.plan import _assign, plan_build
+from mdico_cube.cube.planning import _assign, plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.recipe import Area, parse_recipe
 from mdico_cube.spec import Period
