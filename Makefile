@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 POSTGRES := /usr/lib/postgresql/15/bin/initdb /usr/share/postgresql/15/extension/postgis.control
 
-.PHONY: demo test services postgres lint notebooks bench clean
+.PHONY: demo test services postgres chromium lint notebooks bench clean
 
 demo: $(INSTALLED)  ## the whole chain on the embedded region, into demo-output/
 	$(BIN)/mdico demo demo-output --resume
@@ -13,7 +13,7 @@ demo: $(INSTALLED)  ## the whole chain on the embedded region, into demo-output/
 test: $(INSTALLED)  ## the test suite
 	$(BIN)/python -m pytest -m "not network and not services"
 
-services: $(INSTALLED) .services/.installed  ## tests on servers that pip does not install (Debian, as root)
+services: $(INSTALLED) .services/.installed chromium  ## tests on servers and a browser that pip does not install (Debian, as root)
 	MDICO_SERVICES=$(CURDIR)/.services $(BIN)/python -m pytest -m services
 
 lint: $(INSTALLED)  ## style and types
@@ -44,6 +44,10 @@ $(INSTALLED): constraints.txt pyproject.toml
 	$(PYTHON) -m venv .services
 	.services/bin/pip install --quiet stac-fastapi.pgstac==7.2.0 'pypgstac[psycopg]==0.10.0' uvicorn
 	touch $@
+
+chromium:
+	command -v chromium >/dev/null || { apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
 postgres:
 	apt-get update -qq

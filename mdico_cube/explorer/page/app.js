@@ -102,9 +102,11 @@ function showBands(side) {
 function draw(side) {
   const layer = layerOf(side);
   const step = stepOf(layer);
-  if (side.tiles) side.tiles.remove();
+  const old = side.tiles;
   side.tiles = null;
-  if (step >= 0) {
+  if (step < 0) {
+    if (old) old.remove();
+  } else {
     const query = layer.kind === "sensor" ? `?look=${encodeURIComponent(lookOf(side))}&step=${step}` : "";
     const [height, width] = state.facts.shape;
     side.tiles = L.tileLayer(`tiles/${encodeURIComponent(layer.key)}/{z}/{x}/{y}.png${query}`, {
@@ -118,6 +120,7 @@ function draw(side) {
       noWrap: true,
     });
     side.tiles.on("loading", busy).on("load", busy);
+    if (old) side.tiles.once("load remove", () => old.remove()); // no blank between two steps
     side.tiles.addTo(state.map);
   }
   note(side, layer, step).catch(complain);
@@ -361,7 +364,7 @@ function begin(facts) {
   });
   const map = (state.map = L.map("map", {
     crs: flat, minZoom: -facts.levels - 1, maxZoom: 5, zoomSnap: 0.25, zoomDelta: 0.5, attributionControl: false,
-    zoomAnimation: false, maxBounds: [[-height, -width], [2 * height, 2 * width]],
+    zoomAnimation: false, fadeAnimation: false, maxBounds: [[-height, -width], [2 * height, 2 * width]],
   }));
   map.fitBounds([[0, 0], [height, width]]);
   if (facts.metric) L.control.scale({ imperial: false, position: "bottomleft" }).addTo(map);
