@@ -23,7 +23,8 @@ class Batch:
     valid: dict[str, Tensor]
     """Modality -> (B, T, h, w) bool, True = observed in every band."""
     target: Tensor | None = None
-    """(B, H, W) int64 class index 0..K-1, -1 = unlabelled; None when predicting."""
+    """(B, H, W) int64 class index 0..K-1, or labels as bits of an integer, -1 = unlabelled; or float32 values, NaN =
+    unlabelled; None when predicting."""
     dates: dict[str, Tensor] | None = None
     """Modality -> (B, T) float32 days since the first step the model was made for, where a window has dates of its own;
     a modality that is not named, or None for all, has the model's dates."""
@@ -93,6 +94,16 @@ class Batch:
 
     def __len__(self) -> int:
         return next(iter(self.images.values())).shape[0]
+
+
+def labelled(target: Tensor) -> Tensor:
+    """True where a target says anything."""
+    return ~target.isnan() if target.is_floating_point() else target != UNLABELLED
+
+
+def hide(target: Tensor, where: Tensor) -> Tensor:
+    """A target without its labels where a mask says so."""
+    return target.masked_fill(where, torch.nan if target.is_floating_point() else UNLABELLED)
 
 
 def _enlarged(tensor: Tensor, shape: tuple[int, ...], name: str) -> Tensor:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,7 +27,9 @@ from mdico_cube.colearn.card import model_card
 from mdico_cube.colearn.disk import disk_faults
 from mdico_cube.colearn.mlm import model_item
 from mdico_cube.colearn.registry import get_method
-from mdico_cube.colearn.trained import TrainedModel
+from mdico_cube.colearn.tasks import answer
+from mdico_cube.colearn.trained import Row, TrainedModel
+from mdico_cube.colearn.watched import FIGURE
 from mdico_cube.errors import MdicoError
 
 __all__ = ["Bundle", "BundleConfig", "add_scores", "check_fit", "load_bundle", "save_bundle"]
@@ -43,6 +46,14 @@ class Bundle:
     model: nn.Module
     """In eval mode: images (B, T, C, H, W) in physical units and valid (B, T, H, W) to logits (B, K, H, W)."""
     folder: Path
+
+    def answer(self, images: Tensor, valid: Tensor) -> Tensor:
+        """Physical values (B, T, C, H, W) and observed (B, T, H, W) to what they mean, (B, K, H, W).
+
+        Class shares, the share of each label, or values in their unit.
+        """
+        with torch.inference_mode():
+            return answer(self.config.task, self.model(images, valid), self.config.scale)
 
 
 def save_bundle(
@@ -150,6 +161,7 @@ def _config(
         stats=spec.stats,
         classes=trained.legend,
         colearn=trained.section,
+        scale=trained.scale,
         seed=trained.seed,
         training=Training(
             samples=trained.samples,
@@ -157,7 +169,7 @@ def _config(
             epochs=len(trained.history),
             best_epoch=trained.best_epoch,
             val_loss=best["val_loss"],
-            val_f1=best[f"val_f1_{modality}"],
+            **_figure(trained, best, modality),
             seconds=trained.seconds,
         ),
         parameters=sum(p.numel() for p in single.parameters()),
@@ -172,6 +184,13 @@ def _config(
         },
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
+
+
+def _figure(trained: TrainedModel, row: Row, modality: str) -> dict[str, float | None]:
+    """val_f1 or val_r2 of one modality; JSON has no NaN."""
+    name = f"val_{FIGURE[trained.section.task.kind][0]}"
+    value = row[f"{name}_{modality}"]
+    return {name: value if isfinite(value) else None}
 
 
 def _texts(config: BundleConfig, weights_bytes: int) -> dict[str, str]:

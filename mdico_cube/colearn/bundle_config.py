@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
+from mdico_cube.colearn.tasks import Scale
 from mdico_cube.errors import MdicoError
-from mdico_cube.recipe import ColearnSection, EncoderSection
+from mdico_cube.recipe import ColearnSection, EncoderSection, TaskSection
 from mdico_cube.spec import Band, BandStats, InputSpec, LabelClass, Modality, Storage
 
+_DECIDES = {"method", "modality", "bands", "units", "steps", "classes", "colearn", "scale"}
 _YEAR = 366  # days of the leap year in which month and day are compared
 
 
@@ -33,8 +35,10 @@ class Training(BaseModel):
     """Epoch (from 0) whose weights these are."""
     val_loss: float
     """Validation loss of that epoch: the sum of the method's losses."""
-    val_f1: float
+    val_f1: float | None = None
     """Macro F1 of this modality alone on the validation set in that epoch."""
+    val_r2: float | None = None
+    """Of a regression: R2 of this modality alone on the validation set in that epoch."""
     seconds: float
     """Wall time of the training."""
 
@@ -67,9 +71,11 @@ class BundleConfig(BaseModel):
     stats: BandStats
     """Of the training windows, in physical units; the first layer normalises with them."""
     classes: tuple[LabelClass, ...]
-    """In the order of the logits."""
+    """In the order of the logits; the labels of a multi-label task, or the one value of a regression."""
     colearn: ColearnSection
     """Options the model was trained with."""
+    scale: Scale = Scale()
+    """Of a regression: the model gives the z-score of the value; times std, plus mean."""
     seed: int
     training: Training
     parameters: int
@@ -91,6 +97,11 @@ class BundleConfig(BaseModel):
         return self.colearn.encoder
 
     @property
+    def task(self) -> TaskSection:
+        """What the outputs are."""
+        return self.colearn.task
+
+    @property
     def protocol(self) -> str:
         """Where early stopping looked: "honest" = an inner validation split, "paper" = the scored fold itself."""
         return self.colearn.protocol
@@ -105,7 +116,7 @@ class BundleConfig(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 of what determines predictions: equal digests give equal maps, whatever scores were added since."""
-        facts = self.model_dump_json(include={"method", "modality", "bands", "units", "steps", "classes", "colearn"})
+        facts = self.model_dump_json(include=_DECIDES)
         return hashlib.sha256((facts + self.weights_sha256).encode()).hexdigest()
 
     @field_serializer("storage")

@@ -30,9 +30,16 @@ def _head(config: BundleConfig) -> str:
         )
     )
     return (
-        f"# {config.name}\n\nMaps {len(config.classes)} classes from **{config.title or config.modality}** alone. "
+        f"# {config.name}\n\nMaps {_what(config)} from **{config.title or config.modality}** alone. "
         f"Trained with the method `{config.method}` together with {others}, which it no longer needs.\n\n{use}"
     )
+
+
+def _what(config: BundleConfig) -> str:
+    kind = config.task.kind
+    if kind == "regression":
+        return f"the value {config.classes[0].name}"
+    return f"{len(config.classes)} {'classes' if kind == 'classes' else 'labels side by side'}"
 
 
 def _takes(config: BundleConfig) -> str:
@@ -68,7 +75,8 @@ def _trained(config: BundleConfig) -> str:
         "samples": t.samples,
         "epochs": f"{t.epochs}, weights of epoch {t.best_epoch + 1}",
         "validation loss": f"{t.val_loss:.4f}",
-        "validation macro F1": f"{t.val_f1:.4f}",
+        **({} if t.val_f1 is None else {"validation macro F1": f"{t.val_f1:.4f}"}),
+        **({} if t.val_r2 is None else {"validation R2": f"{t.val_r2:.4f}"}),
         "protocol": f"{config.protocol}: {_PROTOCOL[config.protocol]}",
         "seed": config.seed,
         "seconds": f"{t.seconds:.0f}",

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mdico_cube.colearn.method import CoLearner
+from mdico_cube.colearn.tasks import Scale
 from mdico_cube.colearn.trained import Row
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
@@ -29,6 +30,7 @@ def identity_of(
     class_counts: Sequence[int],
     samples: int,
     seed: int,
+    scale: Scale,
 ) -> str:
     """A digest of everything a resumed run must have in common with the one it goes on with."""
     facts = {
@@ -39,6 +41,7 @@ def identity_of(
         "class_counts": [int(count) for count in class_counts],
         "samples": samples,
         "seed": seed,
+        "scale": asdict(scale),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

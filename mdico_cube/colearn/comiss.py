@@ -6,7 +6,6 @@ from torch import Tensor
 
 from mdico_cube.batch import Batch
 from mdico_cube.colearn.fullco import BASE, POSTER, FusedCoLearner
-from mdico_cube.colearn.losses import balanced_cross_entropy, distillation
 from mdico_cube.colearn.method import MethodCard, supervised
 from mdico_cube.colearn.subsets import masked_mean, observed, random_subset
 
@@ -27,6 +26,6 @@ class CoMiss(FusedCoLearner):
         subset = masked_mean(list(logits.values()), random_subset(here, self.training))
         seen = observed(batch.valid, self.modalities).any(dim=0)
         return {
-            "missing": balanced_cross_entropy(subset, supervised(batch, *self.modalities), self.class_weights),
-            "distillation": distillation(subset, fused, self.section.fullco.temperature, seen),
+            "missing": self.criterion(subset, supervised(batch, *self.modalities)),
+            "distillation": self.distil(subset, fused, self.section.fullco.temperature, seen),
         }

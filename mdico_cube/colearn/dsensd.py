@@ -9,7 +9,6 @@ from mdico_cube.colearn.chains import Chain, encoder_layers
 from mdico_cube.colearn.encoders.registry import build_encoder
 from mdico_cube.colearn.fullco import mean_distilled, mean_single
 from mdico_cube.colearn.inputs import Normalise
-from mdico_cube.colearn.losses import balanced_cross_entropy
 from mdico_cube.colearn.method import CoLearner, MethodCard, PixelLinear, supervised
 from mdico_cube.colearn.subsets import masked_mean, presence, random_subset
 from mdico_cube.recipe import ColearnSection
@@ -27,16 +26,17 @@ class PixelLayerNorm(nn.LayerNorm):
 
 
 class DSensDPath(nn.Module):
-    """logits = head(E(x)); the head is Linear-ReLU-BN-dropout, Linear, and LayerNorm on the logits for K >= 3."""
+    """logits = head(E(x)); the head is Linear-ReLU-BN-dropout, Linear, LayerNorm on the logits of K >= 3 classes."""
 
     def __init__(self, spec: InputSpec, classes: int, section: ColearnSection) -> None:
         super().__init__()
         width = section.encoder.width
         self.inputs = Normalise(spec)
         self.encoder = build_encoder(spec, section.encoder)
+        normed = classes >= 3 and section.task.kind == "classes"
         layers: list[nn.Module] = [PixelLinear(width, width), nn.ReLU(), nn.BatchNorm2d(width)]
         layers += [nn.Dropout(section.encoder.dropout), PixelLinear(width, classes)]
-        self.head = nn.Sequential(*layers, *([PixelLayerNorm(classes)] if classes >= 3 else []))
+        self.head = nn.Sequential(*layers, *([PixelLayerNorm(classes)] if normed else []))
 
     def forward(self, images: Tensor, valid: Tensor) -> Tensor:
         """(B, T, C, H, W) physical values and (B, T, H, W) observed to logits (B, K, H, W)."""
@@ -70,7 +70,7 @@ class DSensD(CoLearner):
     def _dropped(self, batch: Batch, logits: dict[str, Tensor], here: Tensor) -> Tensor:
         """l(F(S), y)."""
         subset = masked_mean(list(logits.values()), random_subset(here, self.training))
-        return balanced_cross_entropy(subset, supervised(batch, *self.modalities), self.class_weights)
+        return self.criterion(subset, supervised(batch, *self.modalities))
 
 
 class DSensDPlus(DSensD):
@@ -92,11 +92,11 @@ class DSensDPlus(DSensD):
         fused = masked_mean(list(logits.values()), here)
         target = supervised(batch, *self.modalities)
         losses = {
-            "main": balanced_cross_entropy(fused, target, self.class_weights),
+            "main": self.criterion(fused, target),
             "missing": self._dropped(batch, logits, here),
-            "single": mean_single(batch, logits, self.class_weights),
+            "single": mean_single(batch, logits, self.criterion),
         }
         if options.distillation:
-            distilled = mean_distilled(batch, logits, fused, options.temperature)
+            distilled = mean_distilled(self, batch, logits, fused, options.temperature)
             losses["distillation"] = options.distillation * distilled
         return losses, logits

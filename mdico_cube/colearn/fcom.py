@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mdico_cube.batch import UNLABELLED, Batch
+from mdico_cube.batch import Batch, hide
 from mdico_cube.colearn.dsensd import PixelLayerNorm
 from mdico_cube.colearn.encoders.registry import build_encoder
 from mdico_cube.colearn.fusion import share_head
 from mdico_cube.colearn.inputs import Normalise
-from mdico_cube.colearn.losses import balanced_cross_entropy
 from mdico_cube.colearn.mdico import mean_over
 from mdico_cube.colearn.method import CoLearner, MethodCard, PixelLinear, supervised
 from mdico_cube.colearn.subsets import every_subset, masked_mean, observed
@@ -82,8 +81,8 @@ class FCoMAverage(CoLearner):
             here = seen[list(subset)]
             there = here.any(dim=0)
             scores = self.head(masked_mean([embeddings[i] for i in subset], here | ~there))
-            goal = target.masked_fill(~there, UNLABELLED)
-            terms.append(balanced_cross_entropy(scores, goal, self.class_weights))
+            goal = hide(target, ~there)
+            terms.append(self.criterion(scores, goal))
             if len(subset) == 1:
                 logits[self.modalities[subset[0]]] = scores
         return {"main": mean_over(terms)}, logits

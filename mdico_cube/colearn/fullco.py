@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from mdico_cube.batch import Batch
-from mdico_cube.colearn.losses import balanced_cross_entropy, distillation
 from mdico_cube.colearn.mdico import MDiCoPath, Spaces, contrast_pairs, mean_over, tell_modalities
 from mdico_cube.colearn.method import CoLearner, MethodCard, PixelLinear, present, supervised
 from mdico_cube.colearn.subsets import masked_mean, presence
@@ -54,7 +53,7 @@ class FusedCoLearner(CoLearner):
         here = presence(batch.valid, self.modalities)
         fused = masked_mean(list(logits.values()), here)
         target = supervised(batch, *self.modalities)
-        losses = {"main": balanced_cross_entropy(fused, target, self.class_weights)}
+        losses = {"main": self.criterion(fused, target)}
         if options.contrastive:
             targets = {m: supervised(batch, m) for m in self.modalities}
             shared = {m: z.shared for m, z in spaces.items()}
@@ -92,16 +91,18 @@ class FullCo(FusedCoLearner):
     def collaborate(self, batch: Batch, logits: dict[str, Tensor], fused: Tensor, here: Tensor) -> dict[str, Tensor]:
         """The two terms of every modality alone."""
         return {
-            "single": mean_single(batch, logits, self.class_weights),
-            "distillation": mean_distilled(batch, logits, fused, self.section.fullco.temperature),
+            "single": mean_single(batch, logits, self.criterion),
+            "distillation": mean_distilled(self, batch, logits, fused, self.section.fullco.temperature),
         }
 
 
-def mean_single(batch: Batch, logits: dict[str, Tensor], weights: Tensor | None) -> Tensor:
+def mean_single(batch: Batch, logits: dict[str, Tensor], criterion: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """mean_m l(logits_m, y), over labelled pixels where the modality was observed."""
-    return mean_over([balanced_cross_entropy(z, supervised(batch, m), weights) for m, z in logits.items()])
+    return mean_over([criterion(z, supervised(batch, m)) for m, z in logits.items()])
 
 
-def mean_distilled(batch: Batch, logits: dict[str, Tensor], fused: Tensor, temperature: float) -> Tensor:
+def mean_distilled(
+    model: CoLearner, batch: Batch, logits: dict[str, Tensor], fused: Tensor, temperature: float
+) -> Tensor:
     """mean_m T^2 KL(stopgrad softmax(F/T) || softmax(logits_m/T)), over pixels where the modality was observed."""
-    return torch.stack([distillation(z, fused, temperature, present(batch, m)) for m, z in logits.items()]).mean()
+    return mean_over([model.distil(z, fused, temperature, present(batch, m)) for m, z in logits.items()])

@@ -9,7 +9,6 @@ from mdico_cube.batch import Batch
 from mdico_cube.colearn.encoders.registry import build_encoder, make_encoder
 from mdico_cube.colearn.independent import IndependentPath
 from mdico_cube.colearn.inputs import Normalise
-from mdico_cube.colearn.losses import balanced_cross_entropy
 from mdico_cube.colearn.method import FUSED, CoLearner, MethodCard, PixelLinear, supervised
 from mdico_cube.colearn.subsets import masked_mean, presence
 from mdico_cube.errors import MdicoError
@@ -28,7 +27,7 @@ class Fusion(CoLearner):
     def learn(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """({"main": scalar}, output -> logits (B, K, H, W))."""
         fused = self.fused(batch.images, batch.valid)
-        loss = balanced_cross_entropy(fused, supervised(batch, *self.modalities), self.class_weights)
+        loss = self.criterion(fused, supervised(batch, *self.modalities))
         return {"main": loss}, self(batch.images, batch.valid) if self.maps_alone else {FUSED: fused}
 
 
@@ -181,7 +180,7 @@ class DecisionFusion(Fusion):
         logits = self(batch.images, batch.valid)
         fused = masked_mean(list(logits.values()), presence(batch.valid, self.modalities))
         target = supervised(batch, *self.modalities)
-        return {"main": balanced_cross_entropy(fused, target, self.class_weights)}, logits
+        return {"main": self.criterion(fused, target)}, logits
 
 
 def share_head(model: CoLearner) -> nn.Module:

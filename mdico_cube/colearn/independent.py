@@ -9,7 +9,6 @@ from mdico_cube.batch import Batch
 from mdico_cube.colearn.chains import Chain, encoder_layers
 from mdico_cube.colearn.encoders.registry import build_encoder
 from mdico_cube.colearn.inputs import Normalise
-from mdico_cube.colearn.losses import balanced_cross_entropy
 from mdico_cube.colearn.method import CoLearner, MethodCard, PixelLinear, supervised
 from mdico_cube.recipe import ColearnSection
 from mdico_cube.spec import InputSpec
@@ -56,5 +55,5 @@ class Independent(CoLearner):
     def learn(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """({"main": scalar}, modality -> logits (B, K, H, W))."""
         logits = self(batch.images, batch.valid)
-        terms = [balanced_cross_entropy(logits[m], supervised(batch, m), self.class_weights) for m in self.modalities]
+        terms = [self.criterion(logits[m], supervised(batch, m)) for m in self.modalities]
         return {"main": torch.stack(terms).mean()}, logits

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torchmetrics.classification import MulticlassF1Score
 
-from mdico_cube.batch import UNLABELLED, Batch, Batches
+from mdico_cube.batch import Batch, Batches
 from mdico_cube.colearn.method import CoLearner
 from mdico_cube.colearn.trained import Row
+from mdico_cube.colearn.watched import FIGURE, Watched
 from mdico_cube.recipe import TrainSection
 
 
@@ -82,7 +82,9 @@ class Loop(pl.LightningModule):
         self.section = section
         self.loader = loader
         self.rows: list[Row] = []
-        self._scores = {m: MulticlassF1Score(classes, ignore_index=UNLABELLED) for m in model.outputs}
+        task = model.section.task
+        self.figure = FIGURE[task.kind][0]
+        self._scores = {m: Watched(task, classes) for m in model.outputs}
         self._restart_sums()
 
     def _restart_sums(self) -> None:
@@ -129,7 +131,7 @@ class Loop(pl.LightningModule):
         self._validation_sum = torch.zeros((), device=self.device)
         self._validation_samples = 0
         for score in self._scores.values():
-            score.to(self.device).reset()
+            score.reset(self.device)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Count one batch."""
@@ -138,14 +140,15 @@ class Loop(pl.LightningModule):
         self._validation_sum += torch.stack(list(losses.values())).sum() * len(batch)
         self._validation_samples += len(batch)
         for m, score in self._scores.items():
-            score.update(logits[m].argmax(dim=1), self.model.target(ready, m))
+            score.update(logits[m], self.model.target(ready, m))
 
     def on_validation_epoch_end(self) -> None:
         """Log what early stopping, checkpoints and bars read."""
-        scores = {f"val_f1_{m}": float(score.compute()) for m, score in self._scores.items()}
+        mean = f"val_{self.figure}"
+        scores = {f"{mean}_{m}": score.compute() for m, score in self._scores.items()}
         loss = float(self._validation_sum) / max(1, self._validation_samples)
-        self._validation = {"val_loss": loss, "val_f1": sum(scores.values()) / len(scores), **scores}
-        shown = {name: self._validation[name] for name in ("val_loss", "val_f1")}
+        self._validation = {"val_loss": loss, mean: sum(scores.values()) / len(scores), **scores}
+        shown = {name: self._validation[name] for name in ("val_loss", mean)}
         self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)
 
     def on_train_epoch_end(self) -> None:

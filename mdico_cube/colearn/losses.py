@@ -41,18 +41,23 @@ def balanced_weights(counts: Sequence[int], names: Sequence[str]) -> Tensor:
     return (n_k.sum() / (len(counts) * n_k)).float()
 
 
-def balanced_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+def balanced_cross_entropy(
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
+) -> Tensor:
     """Weighted mean cross-entropy over the labelled pixels: sum_i w[y_i] CE_i / sum_i w[y_i].
 
     Args:
         logits: (B, K, ...).
         target: (B, ...) int64, -1 = leave out.
         weights: (K,) class weights; None weighs all the same.
+        smoothing: epsilon: 1 - epsilon of the target is the class, epsilon / K every class (Szegedy et al., 2016).
 
     Returns:
         Scalar; 0, with zero gradients, when no pixel is labelled.
     """
-    total = F.cross_entropy(logits, target, weights, ignore_index=UNLABELLED, reduction="sum")
+    total = F.cross_entropy(
+        logits, target, weights, ignore_index=UNLABELLED, reduction="sum", label_smoothing=smoothing
+    )
     labelled = target != UNLABELLED
     mass = labelled.sum() if weights is None else (weights[target.clamp(min=0)] * labelled).sum()
     return total / mass.clamp(min=torch.finfo(torch.float32).tiny)
@@ -84,25 +89,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
         return F.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
 
 
-def distillation(student: Tensor, teacher: Tensor, temperature: float, where: Tensor) -> Tensor:
-    """Soft targets: mean over pixels of T^2 KL( softmax(teacher / T) || softmax(student / T) ) (Hinton et al., 2015).
-
-    The teacher gets no gradient.
-
-    Args:
-        student: (B, K, H, W) logits.
-        teacher: (B, K, H, W) logits.
-        temperature: T.
-        where: (B, H, W) bool, the pixels that count.
-
-    Returns:
-        Scalar; 0, with zero gradients, when no pixel counts.
-    """
-    return soft_targets(student, F.softmax(teacher.detach() / temperature, dim=1), temperature, where)
-
-
 def soft_targets(student: Tensor, goal: Tensor, temperature: float, where: Tensor) -> Tensor:
-    """Mean over pixels of T^2 KL( goal || softmax(student / T) ).
+    """Mean over pixels of T^2 KL( goal || softmax(student / T) ) (Hinton et al., 2015).
 
     Args:
         student: (B, K, H, W) logits.
@@ -115,7 +103,12 @@ def soft_targets(student: Tensor, goal: Tensor, temperature: float, where: Tenso
     """
     got = F.log_softmax(student / temperature, dim=1)
     pixels = (torch.special.xlogy(goal, goal) - goal * got).sum(dim=1)  # (B, H, W)
-    return temperature**2 * torch.where(where, pixels, 0.0).sum() / where.sum().clamp(min=1)
+    return temperature**2 * mean_where(pixels, where)
+
+
+def mean_where(values: Tensor, where: Tensor) -> Tensor:
+    """Mean of the values (B, ...) that a mask picks; 0, with zero gradients, where it picks none."""
+    return torch.where(where, values, 0.0).sum() / where.sum().clamp(min=1)
 
 
 def squared_cosine(first: Tensor, second: Tensor, where: Tensor) -> Tensor:
@@ -130,7 +123,7 @@ def squared_cosine(first: Tensor, second: Tensor, where: Tensor) -> Tensor:
         Scalar; 0, with zero gradients, when no pixel counts.
     """
     cosine = F.cosine_similarity(first, second, dim=1, eps=1e-6)  # (B, H, W)
-    return torch.where(where, cosine**2, 0.0).sum() / where.sum().clamp(min=1)
+    return mean_where(cosine**2, where)
 
 
 def spread(eligible: Tensor, most: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mdico_cube.batch import UNLABELLED, Batch
+from mdico_cube.batch import UNLABELLED, Batch, labelled
 from mdico_cube.colearn.chains import Chain, Keep, encoder_layers
 from mdico_cube.colearn.encoders.registry import build_encoder
 from mdico_cube.colearn.inputs import Normalise
@@ -76,7 +76,8 @@ class MDiCo(CoLearner):
     L_mod  = mean_m  1/2 [ CE(D_spe z_spe, m) + CE(D_unu z_unu, m) ]
     L_con  = sum over ordered pairs i != j  NT-Xent(z_sha_i, z_sha_j; tau)
     ```
-    l is the class-balanced cross-entropy; A is one head for all modalities and both spaces; every head is one Linear.
+    l is the class-balanced cross-entropy, or what `supervised_loss` says of another task; A is one head for all
+    modalities and both spaces; every head is one Linear.
     With `discriminate: shared`, as in the public code, D_unu reads z_sha instead of z_unu: z_unu, the second half of
     E_uni's last Linear, then gets no gradient. `contrastive_reduction: mean` takes 2 x the mean over ordered pairs,
     which for two modalities equals the paper's sum and does not grow with their number.
@@ -135,12 +136,12 @@ class MDiCo(CoLearner):
         return path
 
     def _main(self, logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
-        return mean_over([balanced_cross_entropy(logits[m], targets[m], self.class_weights) for m in self.modalities])
+        return mean_over([self.criterion(logits[m], targets[m]) for m in self.modalities])
 
     def _auxiliary(self, spaces: dict[str, Spaces], targets: dict[str, Tensor]) -> Tensor:
         """L_aux: both useful spaces must tell the classes apart through one common head."""
         terms = [
-            balanced_cross_entropy(self.auxiliary(z), targets[m], self.class_weights)
+            self.criterion(self.auxiliary(z), targets[m])
             for m in self.modalities
             for z in (spaces[m].specific, spaces[m].shared)
         ]
@@ -182,7 +183,7 @@ def contrast_pairs(shared: dict[str, Tensor], targets: dict[str, Tensor], temper
 
     Args:
         shared: modality -> (B, d/2, H, W).
-        targets: modality -> (B, H, W), -1 where unlabelled or not observed.
+        targets: modality -> (B, H, W), unlabelled also where not observed.
         temperature: of NT-Xent.
         most: at most this many pixels, evenly spread over the batch.
 
@@ -191,7 +192,7 @@ def contrast_pairs(shared: dict[str, Tensor], targets: dict[str, Tensor], temper
     """
     terms = []
     for i, j in combinations(shared, 2):
-        both = (targets[i] != UNLABELLED) & (targets[j] != UNLABELLED)  # (B, H, W)
+        both = labelled(targets[i]) & labelled(targets[j])  # (B, H, W)
         pixels = spread(both.flatten(), most)
         first, second = (shared[m].movedim(1, -1).flatten(0, 2)[pixels] for m in (i, j))  # (N, d/2) each
         terms.append(nt_xent(first, second, temperature))

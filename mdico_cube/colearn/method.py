@@ -10,9 +10,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mdico_cube.batch import UNLABELLED, Batch
+from mdico_cube.batch import Batch, hide
 from mdico_cube.colearn.inputs import at_dates
 from mdico_cube.colearn.subsets import masked_mean, observed, presence
+from mdico_cube.colearn.tasks import Scale, follow, goal_of, opinion, supervised_loss
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ColearnSection
 from mdico_cube.spec import InputSpec
@@ -50,7 +51,9 @@ class CoLearner(nn.Module, ABC):
     learns_unlabelled: ClassVar[bool] = False
     """Whether pixels without a label teach it anything: only then are the samples' unlabelled windows handed over."""
     class_weights: Tensor | None
-    """(K,) weights of the class-balanced cross-entropy, or None for equal weights."""
+    """(K,) weights of the supervised loss, or None for equal weights."""
+    scale: Scale = Scale()
+    """Of the training values, in a regression: targets are z-scored with it."""
 
     def __init__(
         self, inputs: dict[str, InputSpec], classes: int, section: ColearnSection, class_weights: Tensor | None
@@ -61,9 +64,9 @@ class CoLearner(nn.Module, ABC):
                 f"co-learning needs at least two modalities, came {', '.join(inputs) or 'none'}: "
                 "add another one to colearn.modalities."
             )
-        if classes < 2:
+        if classes < 2 and section.task.kind == "classes":
             raise MdicoError(f"co-learning needs at least two classes, came {classes}: add classes to labels.classes.")
-        self.section = section
+        self.section, self.classes = section, classes
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.paths = nn.ModuleDict({m: self.build_single(spec, classes, section) for m, spec in inputs.items()})
 
@@ -79,6 +82,15 @@ class CoLearner(nn.Module, ABC):
     def learn(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(losses by name, logits by output) of one labelled batch in one pass; losses are already weighted."""
 
+    def criterion(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """l(outputs, y): the supervised loss of the task, see `supervised_loss`."""
+        return supervised_loss(self.section.task, outputs, target, self.class_weights)
+
+    def distil(self, student: Tensor, teacher: Tensor, temperature: float, where: Tensor) -> Tensor:
+        """What it costs to differ from a teacher, which gets no gradient, where the mask (B, H, W) says so."""
+        goal = opinion(self.section.task, teacher, temperature)
+        return follow(self.section.task, student, goal, temperature, where)
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """Modality names in the order of the inputs; position m is the modality's number."""
@@ -91,9 +103,12 @@ class CoLearner(nn.Module, ABC):
 
     @contextmanager
     def prepared(self, batch: Batch) -> Iterator[Batch]:
-        """The batch as `learn` takes it, every modality on one grid; while the block runs its own dates are read."""
+        """The batch as `learn` takes it: one grid, `goal_of` its target; in the block its own dates are read."""
         with at_dates(self.paths, batch.dates):
-            yield batch.on_one_grid()
+            ready = batch.on_one_grid()
+            if ready.target is not None:
+                ready = ready.replace(target=goal_of(self.section.task, ready.target, self.classes, self.scale))
+            yield ready
 
     def forward(self, images: dict[str, Tensor], valid: dict[str, Tensor]) -> dict[str, Tensor]:
         """Output -> logits (B, K, H, W) from images (B, T, C, H, W) in physical units and valid (B, T, H, W)."""
@@ -170,10 +185,10 @@ class PixelLinear(nn.Linear):
 
 
 def supervised(batch: Batch, *modalities: str) -> Tensor:
-    """(B, H, W) target for the losses of these modalities: -1 also where none of them was ever observed."""
+    """(B, H, W) target for the losses of these modalities: unlabelled also where none of them was ever observed."""
     if batch.target is None:
         raise MdicoError("this batch has no labels: training and validation need Batch.target.")
-    return batch.target.masked_fill(~observed(batch.valid, modalities).any(dim=0), UNLABELLED)
+    return hide(batch.target, ~observed(batch.valid, modalities).any(dim=0))
 
 
 def present(batch: Batch, modality: str) -> Tensor:

@@ -14,6 +14,13 @@ _TITLES = {
     **{"gru": "GRU", "lstm": "LSTM", "mlp": "MLP", "resnet": "ResNet", "unet": "U-Net"},
 }
 """Encoder -> what people call it."""
+_TASK = {"classes": "semantic-segmentation", "multilabel": "classification", "regression": "regression"}
+_GIVES = {"classes": "Land-cover classes", "multilabel": "Labels side by side", "regression": "A value"}
+_MEANS = {
+    "classes": "One logit per class; the position of the largest gives the class.",
+    "multilabel": "One logit per label; the label is there where it is above 0.",
+    "regression": "The z-score of the value: times {std}, plus {mean}.",
+}
 _DIMENSIONS = ["batch", "time", "bands", "height", "width"]
 
 
@@ -53,12 +60,12 @@ def _model(config: BundleConfig, weights_bytes: int) -> dict[str, Any]:
     encoder = config.encoder
     return {
         "title": f"{config.method} for {config.title or config.modality}",
-        "description": f"Land-cover classes from {config.modality} alone, trained together with "
+        "description": f"{_GIVES[config.task.kind]} from {config.modality} alone, trained together with "
         f"{', '.join(m for m in config.colearn.modalities if m != config.modality)}.",
         "bands": _bands(config),
         "mlm:name": config.name,
         "mlm:architecture": _TITLES.get(encoder.name, encoder.name),
-        "mlm:tasks": ["semantic-segmentation"],
+        "mlm:tasks": [_TASK[config.task.kind]],
         "mlm:framework": "PyTorch",
         "mlm:framework_version": config.versions["torch"],
         "mlm:total_parameters": config.parameters,
@@ -103,8 +110,8 @@ def _input(config: BundleConfig) -> dict[str, Any]:
 def _output(config: BundleConfig) -> dict[str, Any]:
     return {
         "name": "logits",
-        "description": "One logit per class; the position of the largest gives the class.",
-        "tasks": ["semantic-segmentation"],
+        "description": _MEANS[config.task.kind].format(mean=config.scale.mean, std=config.scale.std),
+        "tasks": [_TASK[config.task.kind]],
         "result": {
             "shape": [-1, len(config.classes), -1, -1],
             "dim_order": ["batch", "class", "height", "width"],

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdico_cube.batch import Batch
 from mdico_cube.colearn.fullco import mean_single
 from mdico_cube.colearn.independent import IndependentPath
-from mdico_cube.colearn.losses import balanced_cross_entropy, soft_targets
 from mdico_cube.colearn.mdico import mean_over
 from mdico_cube.colearn.method import CoLearner, MethodCard, PixelLinear, present, supervised
 from mdico_cube.colearn.subsets import masked_mean, presence
+from mdico_cube.colearn.tasks import follow, opinion
 from mdico_cube.recipe import ColearnSection
 from mdico_cube.spec import InputSpec
 
@@ -81,18 +80,19 @@ class MDiCoPlus(CoLearner):
         options = self.section.plus
         features = {m: self._path(m).embed(batch.images[m], batch.valid[m]) for m in self.modalities}
         logits = {m: self._path(m).head(z) for m, z in features.items()}
-        losses = {"main": mean_single(batch, logits, self.class_weights)}
+        losses = {"main": mean_single(batch, logits, self.criterion)}
         voices, here = list(logits.values()), presence(batch.valid, self.modalities)
         if options.fused:
             fused = self.together(features, here)
             target = supervised(batch, *self.modalities)
-            losses["fused"] = options.fused * balanced_cross_entropy(fused, target, self.class_weights)
+            losses["fused"] = options.fused * self.criterion(fused, target)
             voices, here = [*voices, fused], torch.cat([here, torch.ones_like(here[:1])])
         if options.distillation:
-            soft = [F.softmax(z.detach() / options.temperature, dim=1) for z in voices]
+            heat, task = options.temperature, self.section.task
+            soft = [opinion(task, z, heat) for z in voices]
             all_say = masked_mean(soft, here)
             told = [
-                soft_targets(z, all_say if options.teacher == "all" else own, options.temperature, present(batch, m))
+                follow(task, z, all_say if options.teacher == "all" else own, heat, present(batch, m))
                 for (m, z), own in zip(logits.items(), soft, strict=False)
             ]
             losses["distillation"] = options.distillation * mean_over(told)

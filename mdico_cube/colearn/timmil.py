@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from mdico_cube.batch import Batch
 from mdico_cube.colearn.encoders.registry import build_encoder
 from mdico_cube.colearn.inputs import Normalise
-from mdico_cube.colearn.losses import balanced_cross_entropy
 from mdico_cube.colearn.method import CoLearner, MethodCard, PixelLinear, supervised
 from mdico_cube.colearn.subsets import presence, random_subset
 from mdico_cube.errors import MdicoError
@@ -105,7 +104,7 @@ class TiMMILLike(CoLearner):
         here = presence(batch.valid, self.modalities)
         subset = random_subset(here, self.training, together=self.training)
         scores = self.mixer(list(tokens.values()), subset)
-        loss = balanced_cross_entropy(scores, supervised(batch, *self.modalities), self.class_weights)
+        loss = self.criterion(scores, supervised(batch, *self.modalities))
         return {"main": loss}, {m: self.mixer([z], torch.ones_like(here[:1])) for m, z in tokens.items()}
 
     def _token(self, modality: str, images: Tensor, valid: Tensor) -> Tensor:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from mdico_cube.colearn.method import CoLearner
+from mdico_cube.colearn.tasks import Scale, answer
 from mdico_cube.recipe import ColearnSection
 from mdico_cube.spec import InputSpec, LabelClass
 
 Row = dict[str, float]
-"""One epoch: epoch (from 0), train_<loss name>, train_loss, val_loss, val_f1 (mean over outputs), val_f1_<output>,
-learning_rate, seconds, data_wait (share of the training steps' time spent waiting for batches)."""
+"""One epoch: epoch (from 0), train_<loss name>, train_loss, val_loss, val_f1 (mean over outputs) and val_f1_<output>,
+or val_r2 and val_r2_<output> of a regression, learning_rate, seconds, data_wait (share of the training steps' time
+spent waiting for batches)."""
+UNSCALED = Scale()
 
 
 @dataclass(frozen=True)
@@ -34,3 +39,9 @@ class TrainedModel:
     seconds: float
     """Wall time of all epochs."""
     seed: int
+    scale: Scale = UNSCALED
+    """Of the training values, in a regression."""
+
+    def answer(self, outputs: Tensor) -> Tensor:
+        """What outputs (B, K, ...) mean: class shares, the share of each label, or values in their unit."""
+        return answer(self.section.task, outputs, self.scale)

@@ -19,10 +19,11 @@ from mdico_cube.colearn.averaging import MovingAverage
 from mdico_cube.colearn.checkpoint import finished, identity_of, load, prepare, restore
 from mdico_cube.colearn.disk import disk_faults
 from mdico_cube.colearn.loop import EpochLoader, Loop
-from mdico_cube.colearn.losses import balanced_weights
 from mdico_cube.colearn.registry import get_method
+from mdico_cube.colearn.tasks import Scale, make_weights
 from mdico_cube.colearn.trained import Row, TrainedModel
 from mdico_cube.colearn.watch import quiet, watchers
+from mdico_cube.colearn.watched import FIGURE
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import ColearnSection, TrainSection
@@ -42,6 +43,7 @@ def fit(
     folder: Path,
     seed: int,
     resume: bool = False,
+    scale: Scale | None = None,
 ) -> TrainedModel:
     """Train one method on every modality at once and keep the epoch with the lowest validation loss, or the last one.
 
@@ -52,31 +54,34 @@ def fit(
     Args:
         method: name in METHODS.
         inputs: modality -> what the model takes of it; the order numbers the modalities.
-        legend: classes in target order.
+        legend: classes in target order; the labels of a multi-label task, or the one value of a regression.
         section: options of encoder, method and training.
         train: labelled training batches.
         validation: labelled batches for early stopping; under protocol "paper" the test fold.
-        class_counts: training samples of each class, in legend order.
+        class_counts: training samples of each class or label, in legend order; of a value, how many there are.
         folder: where checkpoints and logs go.
         seed: of weights, order and dropout.
         resume: go on from the last.ckpt of this very run where there is one; otherwise start anew and replace what is
             there.
+        scale: of the training values, in a regression: the loss sees z-scores.
 
     Raises:
         MdicoError: unknown method, fewer than two modalities or classes, a class without samples, an empty loader,
             diverged training, or an unusable folder, checkpoint or device.
     """
-    weights = balanced_weights(class_counts, [c.name for c in legend])
     maker = get_method(method)
     for title, loader in (("training", train), ("validation", validation)):
         if len(loader) == 0:
             raise MdicoError(f"{method}: the {title} set is empty. Widen the area or its share in the samples section.")
     samples = len(train.dataset)
-    identity = identity_of(method, inputs, legend, section, class_counts, samples, seed)
+    weights = make_weights(section.task, class_counts, [c.name for c in legend], samples)
+    scale = scale or Scale()
+    identity = identity_of(method, inputs, legend, section, class_counts, samples, seed, scale)
     with disk_faults(folder), quiet(), isolate_rng():
         checkpoint = prepare(folder, identity, resume)
         pl.seed_everything(seed, workers=True, verbose=False)
         model = maker(inputs, len(legend), section, weights)
+        model.scale = scale
         loop = Loop(model, len(legend), section.train, EpochLoader(train, seed))
         title = f"{method}, seed {seed}"
         if checkpoint is None or not finished(checkpoint, section.train):
@@ -85,12 +90,11 @@ def fit(
         history: list[Row] = checkpoint["rows"]
         best = restore(model, history, folder, section.train.keep)
     seconds = sum(row["seconds"] for row in history)
-    say(
-        f"{title}: {section.train.keep} epoch {best + 1} of {len(history)}, "
-        f"validation loss {history[best]['val_loss']:.3f}, macro F1 {history[best]['val_f1']:.3f}, {seconds:.0f} s"
-    )
+    short, figure = FIGURE[section.task.kind]
+    reached = f"validation loss {history[best]['val_loss']:.3f}, {figure} {history[best][f'val_{short}']:.3f}"
+    say(f"{title}: {section.train.keep} epoch {best + 1} of {len(history)}, {reached}, {seconds:.0f} s")
     return TrainedModel(
-        model, method, inputs, tuple(legend), section, history, best, samples, tuple(class_counts), seconds, seed
+        model, method, inputs, tuple(legend), section, history, best, samples, tuple(class_counts), seconds, seed, scale
     )
 
 

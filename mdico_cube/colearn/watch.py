@@ -67,9 +67,10 @@ class Lines(Callback):
 
 def sentence(row: Row, epochs: int) -> str:
     """One epoch as text."""
+    figure = f"macro F1 {row['val_f1']:.3f}" if "val_f1" in row else f"R2 {row['val_r2']:.3f}"
     return (
         f"epoch {int(row['epoch']) + 1}/{epochs}, loss {row['train_loss']:.3f}, validation {row['val_loss']:.3f}, "
-        f"macro F1 {row['val_f1']:.3f} ({row['seconds']:.1f} s, {row['data_wait']:.1%} waiting for data)"
+        f"{figure} ({row['seconds']:.1f} s, {row['data_wait']:.1%} waiting for data)"
     )
 
 

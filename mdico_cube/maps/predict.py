@@ -155,6 +155,11 @@ def plan_map(
             f"cube {cube}: has no {name}, which bundle {bundle} maps with. It holds: {', '.join(reader.modalities)}."
         )
     check_fit(config, reader.modalities[name], reader.steps(name))
+    if config.task.kind != "classes":
+        raise MdicoError(
+            f"bundle {bundle}: its model gives {config.task.kind} outputs, and maps hold classes. Predict with "
+            "load_bundle(...).answer(images, valid)."
+        )
     return MapPlan(cube, bundle, config.digest, pixels, precision, tuple(outputs))
 
 

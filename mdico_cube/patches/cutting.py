@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -51,8 +51,8 @@ class Plan:
     """Modalities."""
     pixels: bool
     """False: only positions, labels and statistics are kept, the pixels stay in the cube."""
-    centre: bool
-    """True: only the centre pixel of a window is labelled."""
+    target: Literal["dense", "centre", "patch"]
+    """Which pixels of a window are labelled: all, the centre alone, or the centre with what most pixels carry."""
     coarsen: dict[str, int]
     """Modality -> side of the squares of pixels that become one; 1 where it is not named."""
 
@@ -114,7 +114,7 @@ def cut_shard(plan: Plan, first: int, windows: Windows) -> Note:
     stored = gather(source, np.arange(len(windows)))
     root: Any = zarr.open_group(plan.draft, mode="r+", zarr_format=3)
     rows = slice(first, first + len(windows))
-    root["target"][rows] = _targets(windows, source.reader, open_split(plan.split), plan.centre)
+    root["target"][rows] = _targets(windows, source.reader, open_split(plan.split), plan.target)
     stats, observed = {}, {}
     train = np.flatnonzero(windows.fold == TRAIN)
     for name, values in stored.items():
@@ -129,21 +129,27 @@ def cut_shard(plan: Plan, first: int, windows: Windows) -> Note:
     return Note(first, stats, observed)
 
 
-def _targets(windows: Windows, reader: CubeReader, split: Split, centre: bool) -> npt.NDArray[np.uint8]:
+def _targets(windows: Windows, reader: CubeReader, split: Split, target: str) -> npt.NDArray[np.uint8]:
     """Class index (N, side, side); 255 for pixels that are unlabelled or not of the window's fold.
 
-    The centre pixel carries the window's own label, which a file of points may know better than the grid.
+    The centre pixel carries the window's own label, which a file of points may know better than the grid, or that of
+    most pixels, of equally many the first.
     """
     side, middle = windows.side, windows.side // 2
     out = np.full((len(windows), side, side), UNLABELLED, dtype=np.uint8)
-    if not centre and side > 1:
+    own_label = windows.label
+    if target != "centre" and side > 1:
         for group in group_windows(windows, reader.chunk):
             label, fold = reader.labels(group.y, group.x), split.folds(reader, group.y, group.x)
             y, x = windows.y[group.index] - group.y.start, windows.x[group.index] - group.x.start
             label, fold = (cut(block[None, None], y, x, side)[:, 0, 0] for block in (label, fold))
             own = (fold == windows.fold[group.index, None, None]) & (label >= 0)
             out[group.index] = np.where(own, label, UNLABELLED)
-    out[:, middle, middle] = np.where(windows.label >= 0, windows.label, UNLABELLED)
+    if target == "patch" and side > 1:
+        counts = np.stack([(out == k).sum(axis=(1, 2)) for k in range(int(windows.label.max(initial=0)) + 1)], axis=1)
+        own_label = np.where(counts.any(axis=1), counts.argmax(axis=1), windows.label)
+        out[:] = UNLABELLED
+    out[:, middle, middle] = np.where(own_label >= 0, own_label, UNLABELLED)
     return out
 
 

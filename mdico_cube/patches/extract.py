@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import zarr
 
@@ -65,7 +65,7 @@ def extract_samples(
     windows = sorted_windows(choose_windows(cube, target.parent, modalities, section).windows, reader.chunk)
     draft = target.with_name(f".{target.name}.draft")
     coarsen = {name: section.factor(name) for name in modalities}
-    plan = Plan(cube, split_path(target.parent), draft, tuple(modalities), pixels, section.target == "centre", coarsen)
+    plan = Plan(cube, split_path(target.parent), draft, tuple(modalities), pixels, _target(section), coarsen)
     with writing(target):
         if not resume:
             shutil.rmtree(draft, ignore_errors=True)
@@ -76,6 +76,12 @@ def extract_samples(
         shutil.rmtree(target, ignore_errors=True)
         draft.rename(target)
     return target
+
+
+def _target(section: SampleSection) -> Literal["dense", "centre", "patch"]:
+    """Which pixels carry a label: a class of the places' own file is that of the whole window already."""
+    own = section.target == "patch" and section.places is not None and section.places.label is not None
+    return "centre" if own else section.target
 
 
 def made_from(reader: CubeReader, modalities: Sequence[str], section: SampleSection, pixels: bool) -> str:

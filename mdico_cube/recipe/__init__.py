@@ -36,6 +36,7 @@ from mdico_cube.recipe.training import (
     MDiCoSection,
     PlusSection,
     Precision,
+    TaskSection,
     TiMMILSection,
     TrainSection,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "StoreRules",
     "StoreSection",
     "StoreVariable",
+    "TaskSection",
     "TiMMILSection",
     "TrainSection",
     "WeatherKind",

@@ -75,8 +75,9 @@ class SampleSection(Section):
 
     patch: Annotated[int, Field(ge=1)] = 1
     """Window side in pixels; 1 = pixel series."""
-    target: Literal["dense", "centre"] = "dense"
-    """Which pixels of a window are labelled: all whose class is known, or the centre pixel alone."""
+    target: Literal["dense", "centre", "patch"] = "dense"
+    """Which pixels of a window are labelled: all whose class is known, the centre pixel alone, or the window as a whole
+    with the class that most of its labelled pixels carry (models then average what they see in the window)."""
     coarsen: dict[str, Annotated[int, Field(ge=1)] | Literal["patch"]] = {}
     """Modality -> how many times coarser than the grid a model takes it: 3 makes one pixel of 3 x 3 (Landsat's 30 m on
     a 10 m grid), patch makes one series of the whole window (weather). The patch must be a multiple."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mdico_cube.recipe.samples import AugmentSection
 from mdico_cube.recipe.section import Section, no_twice
@@ -27,6 +27,9 @@ class EncoderSection(Section):
     layers: Annotated[int, Field(ge=1, le=8)] = 2
     """How deep: dense layers (mlp), attention layers (transformer), residual blocks (resnet), times down by two
     (unet)."""
+    pool: Annotated[int, Field(ge=1)] = 1
+    """Side in pixels of the square around each pixel whose observed embeddings are averaged: the patch, to learn one
+    label for a whole patch (samples.target: patch sets it)."""
     kernel: Annotated[int, Field(ge=1)] = 5
     """Length of each convolution in time steps; odd."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
@@ -133,6 +136,28 @@ class TrainSection(Section):
     loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
 
 
+class TaskSection(Section):
+    """What is learned of the labels."""
+
+    kind: Literal["classes", "multilabel", "regression"] = "classes"
+    """classes = one of two or more (two are a binary task); multilabel = any number of labels side by side; regression
+    = a value."""
+    weights: Literal["auto", "balanced", "none"] = "auto"
+    """balanced weighs classes and labels by how rare they are among the training samples; auto balances classes and
+    leaves labels side by side as they are, as in the methods' papers."""
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Multilabel: targets are maps of classes, and a class is a label of a patch where more than this share of its
+    labelled pixels carry it, such as 0.07; null = targets are sets of labels already."""
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Label smoothing epsilon (classes and multilabel)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "regression" and (self.smoothing or self.weights == "balanced"):
+            raise ValueError("a regression has neither class weights nor label smoothing: leave them out")
+        return self
+
+
 class ColearnSection(Section):
     """Which methods learn from which modalities."""
 
@@ -143,6 +168,7 @@ class ColearnSection(Section):
     protocol: Literal["honest", "paper"] = "honest"
     """"honest" stops early on an inner validation split; "paper" on the scored fold, only to compare with
     published figures."""
+    task: TaskSection = TaskSection()
     encoder: EncoderSection = EncoderSection()
     mdico: MDiCoSection = MDiCoSection()
     fullco: FullCoSection = FullCoSection()

@@ -52,6 +52,11 @@ class Recipe(Section):
     def _split_orbits(cls, value: Any) -> Any:
         return _orbits_apart(value) if isinstance(value, dict) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _patch_as_a_whole(cls, value: Any) -> Any:
+        return _pooled(value) if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _orbits_of_radar(self) -> Self:
         for name, section in self.modalities.items():
@@ -71,9 +76,32 @@ class Recipe(Section):
             missing = [name for name in names if name not in known]
             if missing:
                 raise ValueError(f"{where} names {', '.join(missing)}, which {whose} not list ({', '.join(known)})")
+        kind = self.colearn.task.kind
+        if kind == "regression":
+            raise ValueError(
+                "colearn.task.kind is regression, but a recipe's labels are classes: learn values from a table, "
+                "as `mdico benchmark lfmc` and `mdico_cube.colearn.trainer.fit` do"
+            )
+        whole = self.samples.target == "dense" and self.colearn.encoder.pool > 1 and self.colearn.task.share is not None
+        if kind == "multilabel" and not whole:
+            raise ValueError(
+                "colearn.task.kind multilabel learns which classes stand in a patch: leave samples.target dense, set "
+                "colearn.encoder.pool to the patch and colearn.task.share to the share that counts, such as 0.07"
+            )
         if self.colearn.protocol == "honest" and self.samples.validation == 0:
             raise ValueError("samples.validation is 0, but the honest protocol stops training on validation blocks")
         return self
+
+
+def _pooled(data: dict[str, Any]) -> dict[str, Any]:
+    """`samples.target: patch` with encoders that average what they see in the patch."""
+    samples, colearn = data.get("samples"), data.get("colearn")
+    if not (isinstance(samples, dict) and samples.get("target") == "patch" and isinstance(colearn, dict)):
+        return data
+    encoder = colearn.get("encoder") or {}
+    if not isinstance(encoder, dict):
+        return data
+    return {**data, "colearn": {**colearn, "encoder": {"pool": samples.get("patch", 1), **encoder}}}
 
 
 def _orbits_apart(data: dict[str, Any]) -> dict[str, Any]:

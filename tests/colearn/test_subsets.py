@@ -7,8 +7,10 @@ from collections import Counter
 import pytest
 import torch
 
-from mdico_cube.colearn.losses import distillation, squared_cosine
+from mdico_cube.colearn.losses import squared_cosine
 from mdico_cube.colearn.subsets import every_subset, masked_mean, presence, random_subset
+from mdico_cube.colearn.tasks import follow, opinion
+from mdico_cube.recipe import TaskSection
 
 
 def test_presence_is_any_observed_step_and_everything_where_nothing_is() -> None:
@@ -86,11 +88,13 @@ def test_distillation_in_plain_loops_teaches_the_student_only() -> None:
                     log = [float(torch.tensor(a / c).log()) for a, c in zip(p, q, strict=True)]
                     expected += 0.25 * sum(a * v for a, v in zip(p, log, strict=True))
                     count += 1
-    loss = distillation(student, teacher, 0.5, where)
+    loss = follow(TaskSection(), student, opinion(TaskSection(), teacher, 0.5), 0.5, where)
     assert loss.item() == pytest.approx(expected / count, rel=1e-4)
     assert torch.autograd.grad(loss, teacher, allow_unused=True, retain_graph=True)[0] is None
     assert torch.autograd.grad(loss, student)[0].any()
-    assert distillation(student, teacher, 0.5, torch.zeros_like(where)).item() == 0.0
+    assert (
+        follow(TaskSection(), student, opinion(TaskSection(), teacher, 0.5), 0.5, torch.zeros_like(where)).item() == 0.0
+    )
 
 
 def test_squared_cosine_is_zero_for_orthogonal_and_one_for_parallel() -> None:

@@ -191,3 +191,16 @@ def test_a_missing_modality_is_a_mask_and_its_window_is_used_where_the_recipe_sa
     assert (batch.valid["sentinel2"].flatten(1).any(dim=1).numpy() == ~gone[rows]).all()
     assert not batch.images["sentinel2"][torch.from_numpy(gone[rows])].any()
     assert batch.valid["sentinel1"].flatten(1).any(dim=1).all()
+
+
+def test_patch_labels_are_what_most_pixels_carry(cube: Path, tmp_path: Path) -> None:
+    dense = extracted(cube, tmp_path / "a", patch=4)
+    whole = extracted(cube, tmp_path / "b", patch=4, target="patch")
+    every, one = (np.asarray(store.array("target")[:]) for store in (dense, whole))
+    assert (one != 255).sum() == len(one), "one label each"
+    mixed = 0
+    for pixels, label in zip(every, one[:, 2, 2], strict=True):
+        found = np.bincount(pixels[pixels != 255])
+        assert label == found.argmax()
+        mixed += (found > 0).sum() > 1
+    assert mixed, "otherwise nothing was voted on"

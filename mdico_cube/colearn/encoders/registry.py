@@ -11,7 +11,9 @@ from mdico_cube.colearn.encoders.gru import GRU
 from mdico_cube.colearn.encoders.lstm import LSTM
 from mdico_cube.colearn.encoders.ltae import LTAE
 from mdico_cube.colearn.encoders.mlp import MLP
+from mdico_cube.colearn.encoders.pooled import Pooled
 from mdico_cube.colearn.encoders.resnet import ResNet
+from mdico_cube.colearn.encoders.rows import look_around
 from mdico_cube.colearn.encoders.tae import TAE
 from mdico_cube.colearn.encoders.tempcnn import TempCNN
 from mdico_cube.colearn.encoders.transformer import Transformer
@@ -50,7 +52,8 @@ def make_encoder(bands: int, steps: tuple[str, ...], section: EncoderSection) ->
     Raises:
         MdicoError: no encoder of that name, or options it cannot take.
     """
-    return get_encoder(section.name)(bands, steps, section)
+    encoder = get_encoder(section.name)(bands, steps, section)
+    return encoder if section.pool == 1 else Pooled(encoder, section.pool)
 
 
 def get_encoder(name: str) -> EncoderFactory:
@@ -64,7 +67,7 @@ def get_encoder(name: str) -> EncoderFactory:
 
 def halo_of(model: nn.Module) -> int:
     """How many pixels beyond a pixel its prediction depends on: 0 for a model of single pixels' series."""
-    return max((int(getattr(part, "halo", 0)) for part in model.modules()), default=0)
+    return look_around(model)
 
 
 def stride_of(model: nn.Module) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdico_cube.errors import MdicoError
 
@@ -30,3 +30,8 @@ def check_heads(encoder: str, hidden: int, heads: int, multiple: int) -> None:
         raise MdicoError(
             f"encoder {encoder}: hidden ({hidden}) must be a multiple of {times}heads ({heads}). Change one of them."
         )
+
+
+def look_around(model: nn.Module) -> int:
+    """How many pixels beyond a pixel its embedding depends on: the largest `halo` of a model's parts, 0 without."""
+    return max((int(getattr(part, "halo", 0)) for part in model.modules()), default=0)
