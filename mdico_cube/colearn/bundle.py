@@ -27,9 +27,8 @@ from mdico_cube.colearn.card import model_card
 from mdico_cube.colearn.disk import disk_faults
 from mdico_cube.colearn.mlm import model_item
 from mdico_cube.colearn.registry import get_method
-from mdico_cube.colearn.tasks import answer
+from mdico_cube.colearn.tasks import FIGURE, answer
 from mdico_cube.colearn.trained import Row, TrainedModel
-from mdico_cube.colearn.watched import FIGURE
 from mdico_cube.errors import MdicoError
 
 __all__ = ["Bundle", "BundleConfig", "add_scores", "check_fit", "load_bundle", "save_bundle"]

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from mdico_cube.batch import Batch, Batches
 from mdico_cube.colearn.method import CoLearner
+from mdico_cube.colearn.tasks import FIGURE
 from mdico_cube.colearn.trained import Row
-from mdico_cube.colearn.watched import FIGURE, Watched
+from mdico_cube.colearn.watched import Watched
 from mdico_cube.recipe import TrainSection
 
 

@@ -14,6 +14,8 @@ from mdico_cube.colearn.losses import balanced_cross_entropy, balanced_weights, 
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import TaskSection
 
+FIGURE = {"classes": ("f1", "macro F1"), "multilabel": ("f1", "macro F1"), "regression": ("r2", "R2")}
+"""Kind of task -> the figure that is watched: its name in a history, and in a sentence."""
 MOST_LABELS = 62
 """Labels side by side that one target can carry."""
 _RAREST = 10.0  # a label weighs at most so many times what its absence weighs

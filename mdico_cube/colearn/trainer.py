@@ -20,10 +20,9 @@ from mdico_cube.colearn.checkpoint import finished, identity_of, load, prepare, 
 from mdico_cube.colearn.disk import disk_faults
 from mdico_cube.colearn.loop import EpochLoader, Loop
 from mdico_cube.colearn.registry import get_method
-from mdico_cube.colearn.tasks import Scale, make_weights
+from mdico_cube.colearn.tasks import FIGURE, Scale, make_weights
 from mdico_cube.colearn.trained import Row, TrainedModel
 from mdico_cube.colearn.watch import quiet, watchers
-from mdico_cube.colearn.watched import FIGURE
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import ColearnSection, TrainSection

@@ -11,9 +11,6 @@ from mdico_cube.batch import UNLABELLED, labelled
 from mdico_cube.colearn.tasks import bits_of
 from mdico_cube.recipe import TaskSection
 
-FIGURE = {"classes": ("f1", "macro F1"), "multilabel": ("f1", "macro F1"), "regression": ("r2", "R2")}
-"""Kind of task -> name of the figure in a history, and in a sentence."""
-
 
 class Watched:
     """One output's figure over an epoch."""
