@@ -127,7 +127,7 @@ def test_rgb_of_one_month_shows_its_gaps(cube: xr.DataTree) -> None:
 
 
 def test_large_cubes_are_thinned(cube: xr.DataTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mdico_cube.accessor.SIDE", 50)
+    monkeypatch.setattr("mdico_cube.accessor.view.SIDE", 50)
     picture = cube.mdico.rgb()
     assert picture.sizes == {"y": 32, "x": 48, "rgb": 3}
     assert np.array_equal(picture.x, cube.x[::2])
@@ -169,3 +169,52 @@ def test_wrong_questions_get_one_sentence(cube: xr.DataTree) -> None:
     ):
         with pytest.raises(mdico.MdicoError, match=sentence):
             ask()
+
+
+def test_three_bands_of_choice(cube: xr.DataTree) -> None:
+    picture = cube.mdico.rgb("sentinel2", "2021-05", bands=("B08", "B04", "B03"))
+    assert picture.attrs["long_name"] == "Sentinel-2, B08, B04, B03 in reflectance (2021-05-01)"
+    stored = cube["sentinel2"].reflectance.sel(time=STEPS[0], band="B08").values
+    order = np.argsort(stored.ravel())
+    assert (np.diff(picture.values[..., 0].ravel()[order]) >= -1e-6).all(), "more reflectance is never darker"
+    for bands, sentence in ((("B08",), "takes three"), (("B08", "B04", "B99"), "unknown band B99")):
+        with pytest.raises(mdico.MdicoError, match=sentence):
+            cube.mdico.rgb("sentinel2", bands=bands)
+
+
+def test_samples_are_drawn_as_the_stage_draws_them(toy_cube: Path, tmp_path: Path) -> None:
+    cube = mdico.open_cube(toy_cube)
+    store = cube.mdico.sample(tmp_path / "samples.zarr", ["sentinel1"], block=16, guard=1, per_class=20)
+    assert list(store.inputs) == ["sentinel1"]
+    assert len(store.where(1)) == 40
+    again = cube.mdico.sample(tmp_path / "samples.zarr", ["sentinel1"], resume=True, block=16, guard=1, per_class=20)
+    assert np.array_equal(again.label, store.label)
+    with pytest.raises(mdico.MdicoError, match="exists already"):
+        cube.mdico.sample(tmp_path / "samples.zarr", block=16)
+    with pytest.raises(mdico.MdicoError, match=r"unknown key 'samples.blok', did you mean 'block'"):
+        cube.mdico.sample(tmp_path / "other.zarr", blok=16)
+
+
+def test_a_card_shows_the_cube(cube: xr.DataTree) -> None:
+    card = cube.mdico._repr_html_()
+    for text in ("96 x 64 pixels of 10 m, EPSG:32631", "B02, B03, B04, B08", "reflectance", "2021-05", "75</td>"):
+        assert text in card
+    assert card.count("data:image/png;base64,") == 3
+
+
+def test_a_large_cube_is_not_read_for_its_card(cube: xr.DataTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mdico_cube.accessor.card.MOST", 96 * 64 - 1)
+    monkeypatch.setattr("mdico_cube.accessor.view.View.looked_at", lambda view: pytest.fail("read"))
+    assert "A large cube" in cube.mdico._repr_html_()
+
+
+def test_a_hostile_cube_s_card_is_harmless(cube: xr.DataTree) -> None:
+    evil = "<script>alert(1)</script>"
+    tree = cube.copy(deep=True)
+    tree.attrs["mdico_modalities"]["sentinel1"]["title"] = evil
+    tree["labels"] = xr.DataTree(xr.Dataset(attrs={"legend": [{"name": evil, "color": "red;x:url(//evil)"}]}))
+    tree.encoding["source"] = f"/tmp/{evil}"
+    card = tree.mdico._repr_html_()
+    assert "<script" not in card
+    assert "url(" not in card
+    assert "&lt;script&gt;" in card

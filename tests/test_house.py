@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mdico_cube"
 FLOORS = [
-    {"errors"},
+    {"errors", "markup"},
     {"spec"},
     {"batch", "recipe", "schema", "progress"},
     {"sensors"},

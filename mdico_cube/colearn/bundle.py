@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mdico_cube import __version__
 from mdico_cube.colearn.bundle_config import BundleConfig, Training, check_fit, read_config
-from mdico_cube.colearn.card import model_card
+from mdico_cube.colearn.card import model_card, notebook_card
 from mdico_cube.colearn.disk import disk_faults
 from mdico_cube.colearn.mlm import model_item
 from mdico_cube.colearn.registry import get_method
@@ -53,6 +53,10 @@ class Bundle:
         """
         with torch.inference_mode():
             return answer(self.config.task, self.model(images, valid), self.config.scale)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return notebook_card(self.config, str(self.folder)).html()
 
 
 def save_bundle(

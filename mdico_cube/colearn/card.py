@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mdico_cube.colearn.bundle_config import BundleConfig
+from mdico_cube.markup import Card, Table
 
 _PROTOCOL = {
     "honest": "whatever is chosen is chosen on an inner validation split that is never scored",
@@ -113,4 +114,38 @@ def _limits() -> str:
             "climate, other classes or other calibration needs its own evaluation. Labels it learned from have errors "
             "of their own, and its confidence is not calibrated.",
         ]
+    )
+
+
+def notebook_card(config: BundleConfig, folder: str) -> Card:
+    """What a notebook shows of a bundle.
+
+    Args:
+        config: what the model is.
+        folder: where it lies.
+    """
+    training, steps = config.training, [step for step in config.steps if step]
+    bands = zip(config.bands, config.units, config.stats.mean, config.stats.std, strict=True)
+    scores = [
+        (name, f"{value:,}" if value == int(value) else f"{value:.3g}")
+        for name, value in config.scores.items()
+        if isinstance(value, int | float)
+    ]
+    return Card(
+        title=f"{config.title or config.modality} alone, {config.method}",
+        kind="mdico bundle",
+        facts=[
+            ("trained with", ", ".join(config.colearn.modalities)),
+            ("seed", config.seed),
+            ("network", f"{config.encoder.name}, {config.parameters:,} weights"),
+            ("time steps", f"{len(steps)}, {steps[0]} to {steps[-1]}" if steps else "none"),
+            ("training", f"{training.samples:,} windows, best epoch {training.best_epoch + 1} of {training.epochs}"),
+            ("predicts", _what(config)),
+            *([] if training.val_f1 is None else [("macro F1 on validation", f"{training.val_f1:.3f}")]),
+            *scores,
+            ("digest", config.digest[:12]),
+            ("where", folder),
+        ],
+        tables=[Table(("band", "unit", "mean", "sd"), [(n, u, f"{m:.4g}", f"{d:.4g}") for n, u, m, d in bands])],
+        legend=[(each.name, each.color) for each in config.classes],
     )

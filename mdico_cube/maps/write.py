@@ -117,8 +117,10 @@ def read_map(path: Path) -> zarr.Group:
     """
     try:
         group = zarr.open_group(path, mode="r")
-        _ = group["class"]
-        left = int(np.count_nonzero(np.asarray(group["ledger"]) != DONE))
+        ledger = group["ledger"]
+        if not isinstance(ledger, zarr.Array):
+            raise ValueError("its ledger is that of a cube")
+        left = int(np.count_nonzero(np.asarray(ledger) != DONE))
     except (OSError, KeyError, ValueError) as error:
         raise MdicoError(f"map {path}: cannot be read as a map ({error}). Write it again with --overwrite.") from error
     if left:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from mdico_cube.errors import MdicoError
+from mdico_cube.recipe.section import Section
 from mdico_cube.recipe.sources import FallbackSection
 from mdico_cube.recipe.whole import Recipe
+
+T = TypeVar("T", bound=Section)
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -48,6 +51,24 @@ def parse_recipe(data: Any, base: Path | None = None, name: str = "recipe") -> R
         faults = "; ".join(_sentence(fault) for fault in error.errors())
         raise MdicoError(f"{name}: {faults}.") from error
     return _rebased(recipe, base or Path.cwd())
+
+
+def parse_section(model: type[T], options: dict[str, Any], name: str) -> T:
+    """One section of a recipe from keywords.
+
+    Args:
+        model: the section.
+        options: its keys.
+        name: where it stands in a recipe: "samples".
+
+    Raises:
+        MdicoError: an unknown key or a value outside its rule; the text names each one.
+    """
+    try:
+        return model.model_validate(options)
+    except ValidationError as error:
+        faults = "; ".join(_sentence({**fault, "loc": (name, *fault["loc"])}) for fault in error.errors())
+        raise MdicoError(f"{faults}.") from error
 
 
 def _sentence(fault: Any) -> str:

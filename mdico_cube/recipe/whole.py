@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from mdico_cube.markup import Card, Table
 from mdico_cube.recipe.area import Area, PeriodSection
 from mdico_cube.recipe.maps import MapSection
 from mdico_cube.recipe.samples import LabelSection, LoaderSection, SampleSection
@@ -91,6 +92,36 @@ class Recipe(Section):
         if self.colearn.protocol == "honest" and self.samples.validation == 0:
             raise ValueError("samples.validation is 0, but the honest protocol stops training on validation blocks")
         return self
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return recipe_card(self).html()
+
+
+def recipe_card(recipe: Recipe) -> Card:
+    """The choices of a run at a glance."""
+    area, period, learning = recipe.area, recipe.period, recipe.colearn
+    where = next(f"{key} {value}" for key in ("bbox", "bounds", "geojson", "tile") if (value := getattr(area, key)))
+    steps = period.period.steps()
+    rows = [
+        (name, ", ".join(section.bands or ("all",)), section.reducer or "the sensor's own")
+        for name, section in recipe.modalities.items()
+    ]
+    return Card(
+        title=recipe.name,
+        kind="mdico recipe",
+        facts=[
+            ("area", f"{where}, {area.crs}, pixels of {area.resolution:g}"),
+            ("period", f"{period.start} to {period.end}, {len(steps)} steps ({period.step})"),
+            ("catalog", recipe.catalog),
+            ("labels", str(recipe.labels.path)),
+            ("trained together", ", ".join(learning.modalities)),
+            ("methods", f"{', '.join(learning.methods)}; seeds {', '.join(map(str, learning.seeds))}"),
+            ("output", str(recipe.output)),
+        ],
+        tables=[Table(("sensor", "bands", "reducer"), rows)],
+        legend=[(each.name, each.color) for each in recipe.labels.classes],
+    )
 
 
 def _pooled(data: dict[str, Any]) -> dict[str, Any]:
