@@ -6,10 +6,11 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.special import softmax
 from sklearn.metrics import f1_score
@@ -41,6 +42,8 @@ class StudyPlan:
     """Seeds 0, 1, ...; each draws its own blocks, windows, weights and order."""
     unlabelled: int = 20_000
     """Windows without label for the methods that learn from them."""
+    labels: int | None = None
+    """Training windows of each class that keep their label; None keeps all. What is scored stays the same."""
     threads: int = 1
     """Of torch."""
 
@@ -117,7 +120,18 @@ class _Held:
         target.parent.mkdir(parents=True, exist_ok=True)
         with silent():
             extract_samples(self._cube, target, self._names, section, resume=True)
-        return region_series(target, self._names)
+        series, division = region_series(target, self._names)
+        kept = few_labels(division.train, series.target, self._plan.labels, seed)
+        return series, replace(division, train=kept)
+
+
+def few_labels(rows: Rows, target: Rows, per_class: int | None, seed: int) -> Rows:
+    """At most so many rows of each class, drawn by the seed; those of a smaller number are among those of a larger."""
+    if per_class is None:
+        return rows
+    order = np.random.default_rng(seed).permutation(rows)
+    chosen = [order[target[order] == k][:per_class] for k in np.unique(target[rows])]
+    return np.sort(np.concatenate(chosen))
 
 
 def _one(
@@ -160,7 +174,7 @@ def _prepare(
     folder: Path, samples: SampleSection, colearn: ColearnSection, plan: StudyPlan, overwrite: bool, resume: bool
 ) -> None:
     """Runs of one folder share everything but methods and seeds."""
-    facts = [samples.model_dump(mode="json", exclude={"seed", "unlabelled"}), plan.unlabelled]
+    facts = [samples.model_dump(mode="json", exclude={"seed", "unlabelled"}), plan.unlabelled, plan.labels]
     facts.append(colearn.model_dump(mode="json", exclude={"methods", "seeds"}))
     identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     prepare(folder, identity, overwrite, resume)

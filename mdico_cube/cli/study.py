@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -17,6 +17,12 @@ Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Each draws its own b
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Default: the recipe's.")]
 Hidden = Annotated[int | None, typer.Option("--hidden", min=1, help="Channels of the encoder; default: the recipe's.")]
 Dense = Annotated[int | None, typer.Option("--dense", min=1, help="Its dense layer; default: the recipe's.")]
+Batch = Annotated[
+    int | None, typer.Option("--batch", min=2, help="Labelled windows of a batch; default: the recipe's.")
+]
+Labels = Annotated[
+    int | None, typer.Option("--labels", min=1, help="Training windows per class that keep their label; default: all.")
+]
 Unlabelled = Annotated[int, typer.Option("--unlabelled", min=0, help="Windows without label for who learns from them.")]
 
 
@@ -32,6 +38,8 @@ def study(
     epochs: Epochs = None,
     hidden: Hidden = None,
     dense: Dense = None,
+    batch: Batch = None,
+    labels: Labels = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
@@ -42,7 +50,8 @@ def study(
 
     Example: `mdico study demo-output/demo.yml --methods independent,mdico,mdico:contrastive=0 --out study`
     """
-    _run(recipe, folder, tuple(method.split(",")), seeds, unlabelled, (epochs, hidden, dense), overwrite, resume)
+    plan = mdico.StudyPlan(tuple(method.split(",")), seeds, unlabelled, labels)
+    _run(recipe, folder, plan, _Sizes(epochs, hidden, dense, batch), overwrite, resume)
 
 
 @app.command(rich_help_panel="Lab")
@@ -55,6 +64,8 @@ def ablate(
     epochs: Epochs = None,
     hidden: Hidden = None,
     dense: Dense = None,
+    batch: Batch = None,
+    labels: Labels = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
 ) -> None:
@@ -62,29 +73,28 @@ def ablate(
 
     Example: `mdico ablate demo-output/demo.yml --of mdico --out ablation`
     """
-    methods = mdico.ablation(of)
-    _run(recipe, folder, methods, seeds, unlabelled, (epochs, hidden, dense), overwrite, resume)
+    plan = mdico.StudyPlan(mdico.ablation(of), seeds, unlabelled, labels)
+    _run(recipe, folder, plan, _Sizes(epochs, hidden, dense, batch), overwrite, resume)
 
 
-def _run(
-    path: Path,
-    folder: Path,
-    methods: tuple[str, ...],
-    seeds: int,
-    unlabelled: int,
-    sizes: tuple[int | None, int | None, int | None],
-    overwrite: bool,
-    resume: bool,
-) -> None:
-    recipe, (epochs, hidden, dense) = load_recipe(path), sizes
-    encoder = {k: v for k, v in {"hidden": hidden, "dense": dense}.items() if v}
-    train = {"epochs": epochs} if epochs else {}
+class _Sizes(NamedTuple):
+    """What replaces the recipe's."""
+
+    epochs: int | None
+    hidden: int | None
+    dense: int | None
+    batch: int | None
+
+
+def _run(path: Path, folder: Path, plan: object, sizes: _Sizes, overwrite: bool, resume: bool) -> None:
+    recipe = load_recipe(path)
+    encoder = {k: v for k, v in {"hidden": sizes.hidden, "dense": sizes.dense}.items() if v}
+    train = {k: v for k, v in {"epochs": sizes.epochs, "batch": sizes.batch}.items() if v}
     section = recipe.colearn.model_copy(
         update={
             "encoder": recipe.colearn.encoder.model_copy(update=encoder),
             "train": recipe.colearn.train.model_copy(update={**train, "loggers": ()}),
         }
     )
-    plan = mdico.StudyPlan(methods, seeds, unlabelled)
     table = mdico.study(recipe, folder, plan, section, overwrite, resume)
     sys.stdout.write(mdico.study_table(table))
