@@ -15,7 +15,6 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import f1_score
 
-from mdico_cube.benchmarks.calibration import calibration_error
 from mdico_cube.benchmarks.classical import CLASSICAL
 from mdico_cube.benchmarks.folds import Rows
 from mdico_cube.benchmarks.neural import classical_probabilities, predict_logits, train_method
@@ -24,6 +23,7 @@ from mdico_cube.benchmarks.region import Division, region_series
 from mdico_cube.benchmarks.run import figures, prepare, silent
 from mdico_cube.benchmarks.study_table import Run, StudyTable, make_study_table, write_study
 from mdico_cube.benchmarks.variants import Variant, parse_variant
+from mdico_cube.colearn.calibrate import calibration_error
 from mdico_cube.cube.target import Location, cube_location
 from mdico_cube.patches.extract import extract_samples
 from mdico_cube.progress import track

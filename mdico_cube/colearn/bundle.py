@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mdico_cube import __version__
 from mdico_cube.colearn.bundle_config import BundleConfig, Training, check_fit, read_config
+from mdico_cube.colearn.calibrate import cooled
 from mdico_cube.colearn.card import model_card, notebook_card
 from mdico_cube.colearn.disk import disk_faults
 from mdico_cube.colearn.mlm import model_item
@@ -67,10 +68,12 @@ def save_bundle(
     bbox: Box | None = None,
     scores: dict[str, Any] | None = None,
     overwrite: bool = False,
+    temperature: float = 1.0,
 ) -> Path:
     """Export one sensor's model: weights.safetensors, bundle.json, item.json (STAC, MLM extension) and README.md.
 
-    The folder appears whole or not at all. The law: `load_bundle(folder).model(x) == trained.model.single(m)(x)`.
+    The folder appears whole or not at all. The law: `load_bundle(folder).model(x) == trained.model.single(m)(x) / T`
+    with T = 1 unless a temperature is given.
 
     Args:
         folder: of the bundle; must not exist unless `overwrite`.
@@ -80,6 +83,7 @@ def save_bundle(
         bbox: west, south, east, north in degrees of the training region.
         scores: figures to write into config and card.
         overwrite: replace what stands there.
+        temperature: T of the calibration (`mdico_cube.colearn.calibrate`); it goes into the weights of the last map.
 
     Returns:
         The folder.
@@ -91,8 +95,9 @@ def save_bundle(
         raise MdicoError(f"bundle {folder}: exists already. Name another folder or allow overwriting.")
     single = trained.model.single(modality)
     state = {key: value.detach().cpu().contiguous() for key, value in single.state_dict().items()}
+    state = state if temperature == 1.0 else cooled(single, state, temperature)
     weights = safetensors.torch.save(state, metadata={"format": "pt"})
-    config = _config(trained, modality, single, weights, name, bbox, scores or {})
+    config = _config(trained, modality, single, weights, name, bbox, scores or {}, temperature)
     with disk_faults(folder), _replacing(folder) as part:
         (part / WEIGHTS).write_bytes(weights)
         for file, text in _texts(config, len(weights)).items():
@@ -147,6 +152,7 @@ def _config(
     name: str | None,
     bbox: Box | None,
     scores: dict[str, Any],
+    temperature: float,
 ) -> BundleConfig:
     spec = trained.inputs[modality]
     best = next(row for row in trained.history if row["epoch"] == trained.best_epoch)
@@ -178,6 +184,7 @@ def _config(
         parameters=sum(p.numel() for p in single.parameters()),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         bbox=bbox,
+        temperature=temperature,
         scores=scores,
         versions={
             "mdico_cube": __version__,

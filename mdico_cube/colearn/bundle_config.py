@@ -84,6 +84,9 @@ class BundleConfig(BaseModel):
     """Digest of weights.safetensors."""
     bbox: tuple[float, float, float, float] | None = None
     """West, south, east, north in degrees of the training region."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """The logits come out divided by it, which is already in the weights: confidence then tells how often the model is
+    right, as measured on the validation windows; 1 = as trained."""
     scores: dict[str, Any] = {}
     """Figures of evaluations, by name."""
     versions: dict[str, str]

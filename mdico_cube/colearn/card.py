@@ -16,7 +16,9 @@ _PROTOCOL = {
 
 def model_card(config: BundleConfig) -> str:
     """Markdown."""
-    return "\n\n".join([_head(config), _takes(config), _gives(config), _trained(config), _scores(config), _limits()])
+    return "\n\n".join(
+        [_head(config), _takes(config), _gives(config), _trained(config), _scores(config), _limits(config)]
+    )
 
 
 def _head(config: BundleConfig) -> str:
@@ -105,14 +107,14 @@ def _flat(scores: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
             yield f"{prefix}{name}", str(value)
 
 
-def _limits() -> str:
+def _limits(config: BundleConfig) -> str:
     return "\n".join(
         [
             "## Limits",
             "",
             "Valid for the region, season, sensor and processing it was trained with. A place or a year with another "
             "climate, other classes or other calibration needs its own evaluation. Labels it learned from have errors "
-            "of their own, and its confidence is not calibrated.",
+            f"of their own. {_sure(config)}",
         ]
     )
 
@@ -148,4 +150,13 @@ def notebook_card(config: BundleConfig, folder: str) -> Card:
         ],
         tables=[Table(("band", "unit", "mean", "sd"), [(n, u, f"{m:.4g}", f"{d:.4g}") for n, u, m, d in bands])],
         legend=[(each.name, each.color) for each in config.classes],
+    )
+
+
+def _sure(config: BundleConfig) -> str:
+    if config.temperature == 1.0:
+        return "Its confidence is not calibrated."
+    return (
+        f"Its confidence was calibrated on the validation windows (temperature {config.temperature:.3g}, already in "
+        "the weights); elsewhere it is as good as they resemble that place."
     )

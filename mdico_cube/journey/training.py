@@ -8,6 +8,7 @@ from pathlib import Path
 from mdico_cube.batch import Batches
 from mdico_cube.colearn.bundle import CONFIG, save_bundle
 from mdico_cube.colearn.bundle_config import read_config
+from mdico_cube.colearn.calibrate import calibrate
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.trainer import fit
 from mdico_cube.cube.reader import open_reader
@@ -57,7 +58,7 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
     augment = make_augment(section.augment, {name: spec.steps for name, spec in inputs.items()})
     labelled = _loader(recipe, store, learn, seed, augment)
     train: Batches = labelled
-    if get_method(method).learns_unlabelled and store.where(POOL).size:
+    if get_method(method).learns_unlabelled and section.plus.unlabelled and store.where(POOL).size:
         size = max(1, round(section.train.batch * section.plus.unlabelled))
         train = WithUnlabelled(labelled, _loader(recipe, store, (POOL,), seed, augment, size))
     trained = fit(
@@ -72,8 +73,19 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
         seed,
         resume=resume,
     )
-    for folder in _bundles(recipe, method, seed):
-        save_bundle(folder, trained, folder.name, bbox=degrees_box(open_reader(places.cube)), overwrite=True)
+    folders = _bundles(recipe, method, seed)
+    sure = calibrate(trained.model, _loader(recipe, store, stop)) if section.calibrate and honest and folders else {}
+    for modality, folder in zip(section.modalities, folders, strict=False):
+        known = sure.get(modality)
+        save_bundle(
+            folder,
+            trained,
+            modality,
+            bbox=degrees_box(open_reader(places.cube)),
+            scores={"calibration": known.scores} if known else None,
+            overwrite=True,
+            temperature=known.temperature if known else 1.0,
+        )
 
 
 def _loader(

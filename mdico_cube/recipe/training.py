@@ -169,6 +169,9 @@ class ColearnSection(Section):
     """"honest" stops early on an inner validation split; "paper" on the scored fold, only to compare with
     published figures."""
     task: TaskSection = TaskSection()
+    calibrate: bool = True
+    """Scale every exported model's logits by one number, so that its confidence tells how often it is right on the
+    validation windows (temperature scaling; classes stay the same). Under the protocol "paper" nothing is scaled."""
     encoder: EncoderSection = EncoderSection()
     mdico: MDiCoSection = MDiCoSection()
     fullco: FullCoSection = FullCoSection()

@@ -14,12 +14,11 @@ from scipy import stats
 from sklearn.ensemble import RandomForestClassifier
 
 from mdico_cube.batch import Batch
-from mdico_cube.benchmarks.calibration import calibration_error
 from mdico_cube.benchmarks.classical import CLASSICAL
 from mdico_cube.benchmarks.feed import SeriesLoader
 from mdico_cube.benchmarks.region import region_series
 from mdico_cube.benchmarks.significance import paired
-from mdico_cube.benchmarks.study import StudyPlan, run_study
+from mdico_cube.benchmarks.study import StudyPlan, few_labels, run_study
 from mdico_cube.benchmarks.study_table import study_table
 from mdico_cube.benchmarks.variants import ABLATIONS, ablation, parse_variant
 from mdico_cube.cli import app
@@ -108,18 +107,17 @@ def test_paired_tests_against_scipy_and_the_formula() -> None:
         paired([0.1], [0.2], 0.25)
 
 
-def test_calibration_error_in_a_plain_loop() -> None:
-    draw = np.random.default_rng(0)
-    probabilities = draw.dirichlet([1, 1, 1], 200)
-    truth = draw.integers(0, 3, 200)
-    wanted = 0.0
-    for low in range(15):
-        here = [i for i in range(200) if low <= probabilities[i].max() * 15 < low + 1]
-        if here:
-            right = np.mean([probabilities[i].argmax() == truth[i] for i in here])
-            wanted += len(here) / 200 * abs(right - np.mean([probabilities[i].max() for i in here]))
-    assert calibration_error(probabilities, truth) == pytest.approx(wanted)
-    assert calibration_error(np.eye(3)[truth], truth) == 0.0
+def test_fewer_labels_are_some_of_the_more() -> None:
+    target = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, -1, -1])
+    rows = np.arange(9)
+    kept = {count: few_labels(rows, target, count, seed=1) for count in (1, 2, 4)}
+    assert {count: np.bincount(target[found]).tolist() for count, found in kept.items()} == {
+        1: [1, 1, 1],
+        2: [2, 2, 1],
+        4: [4, 3, 1],
+    }
+    assert set(kept[1]) < set(kept[2]) < set(kept[4])
+    assert few_labels(rows, target, None, seed=1) is rows
 
 
 def test_variants_change_what_they_name() -> None:

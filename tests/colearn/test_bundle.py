@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from mdico_cube.batch import Batch
 from mdico_cube.colearn.bundle import BundleConfig, add_scores, check_fit, load_bundle, save_bundle
 from mdico_cube.colearn.encoders.registry import ENCODERS
+from mdico_cube.colearn.fast import fast_form
 from mdico_cube.colearn.losses import balanced_weights
 from mdico_cube.colearn.registry import METHODS
 from mdico_cube.colearn.trained import TrainedModel
@@ -143,6 +144,28 @@ def test_scores_reach_config_and_card_and_keep_the_digest(tmp_path: Path) -> Non
     assert "| test.macro_f1 | 0.6123 |" in card
     assert "| test.per_class.wheat | 0.9 |" in card
     assert not list(folder.glob("*.part"))
+
+
+@pytest.mark.parametrize("method", ALONE)
+def test_a_temperature_divides_the_logits_and_nothing_else(method: str, tmp_path: Path) -> None:
+    """Whatever form the model takes on its way to a map, its confidence is calibrated and its classes stay."""
+    trained = TRAINED[method]
+    bundle = load_bundle(save_bundle(tmp_path / "b", trained, "optical", temperature=2.5))
+    batch = make_batch(INPUTS, 6, seed=9)
+    x, valid = batch.images["optical"], batch.valid["optical"]
+    plain = trained.model.single("optical")(x, valid)
+    torch.testing.assert_close(bundle.model(x, valid) * 2.5, plain, rtol=1e-4, atol=1e-5)
+    series = fast_form(bundle.model)(x[..., 0, 0].permute(1, 2, 0), valid[..., 0, 0].t())
+    torch.testing.assert_close(series * 2.5, plain[..., 0, 0], rtol=1e-3, atol=1e-4)
+    assert bundle.config.temperature == 2.5
+    assert "(temperature 2.5, already in the weights)" in (tmp_path / "b" / "README.md").read_text()
+    assert torch.equal(trained.model.single("optical")(x, valid), plain), "the trained model stays as it is"
+
+
+def test_a_temperature_is_above_zero(tmp_path: Path) -> None:
+    with pytest.raises(MdicoError, match="must be above 0"):
+        save_bundle(tmp_path / "b", TRAINED["mdico"], "radar", temperature=0.0)
+    assert not (tmp_path / "b").exists()
 
 
 def test_card_names_sensor_classes_and_protocol(tmp_path: Path) -> None:
