@@ -58,6 +58,8 @@ class _Shard:
             raise MdicoError(f"{path}: is no whole shard ({facts.st_size} bytes). Build it again.")
         self.index: npt.NDArray[np.uint64] = np.frombuffer(tail, dtype="<u8").reshape(*chunks, 2)
         """(chunks of the shard ..., 2) offset and length in bytes."""
+        if (self.index[self.index[..., 0] != NOWHERE] > facts.st_size).any():
+            raise MdicoError(f"{path}: is no whole shard (its index points beyond its end). Build it again.")
 
     def __del__(self) -> None:
         if hasattr(self, "file"):

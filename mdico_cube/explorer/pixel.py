@@ -19,7 +19,7 @@ from mdico_cube.colearn.bundle_config import read_config
 from mdico_cube.cube.reader import CubeReader
 from mdico_cube.errors import MdicoError
 from mdico_cube.explorer.layers import MapFile
-from mdico_cube.maps.outputs import NODATA, variables
+from mdico_cube.maps.outputs import NODATA
 from mdico_cube.maps.predict import MapPlan, plan_map
 from mdico_cube.maps.write import map_path
 
@@ -132,14 +132,14 @@ def open_bundles(reader: CubeReader, folders: Sequence[Path]) -> list[MapPlan]:
 
 def _of_plan(plan: MapPlan, y: slice, x: slice) -> dict[str, Any]:
     """Class probabilities straight from a bundle."""
-    config = plan.loaded.config
+    config = plan.loaded.configs[0]
     stack = plan.predict(y, x)
-    parts = {each.name: each.of(stack) for each in variables(config.classes, plan.outputs)}
+    parts = {each.name: each.of(stack) for each in plan.variables}
     values = [item.value for item in config.classes]
     value = int(parts["class"][0, 0])
     confidence = int(parts["confidence"][0, 0])
     return {
-        "key": f"bundle {plan.digest[:8]}",
+        "key": f"bundle {plan.members[0].digest[:8]}",
         "title": f"{config.title or config.modality} alone, {config.method}, seed {config.seed}",
         "class": _class(config.classes[values.index(value)]) if value in values else None,
         "confidence": None if confidence == NODATA else confidence,

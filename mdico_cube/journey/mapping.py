@@ -40,20 +40,11 @@ def predict(recipe: Recipe, overwrite: bool = False, resume: bool = False, worke
         target = map_path(recipe.output, method, modality, seed)
         if recipe.maps.precision == "bf16" and places.samples.exists():
             record_bf16_loss(bundle, places.samples, places.cube)
-        stale = resume and is_stale(places.cube, bundle, target, recipe.maps.precision, recipe.maps.outputs)
+        options = recipe.maps.options
+        stale = resume and is_stale(places.cube, bundle, target, **options)
         if stale:
-            say(f"predict: {target.name} was made from another model or cube, so it is made again")
-        write_map(
-            places.cube,
-            bundle,
-            target,
-            overwrite=overwrite or stale,
-            resume=resume,
-            workers=workers,
-            pixels=recipe.maps.pixels,
-            precision=recipe.maps.precision,
-            outputs=recipe.maps.outputs,
-        )
+            say(f"predict: {target.name} was made from another model or with other options, so it is made again")
+        write_map(places.cube, bundle, target, overwrite or stale, resume, workers, **options)
         write_cog(target, target.with_suffix(".tif"), f"{recipe.name}: {method}, {modality} alone")
         write_item(target, places.cube, bundle)
         done.append(target)

@@ -15,7 +15,8 @@ from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import cube_of
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import read_legend
-from mdico_cube.maps.predict import cube_digest, windows
+from mdico_cube.maps.origin import cube_digest
+from mdico_cube.maps.predict import windows
 from mdico_cube.maps.scores import Counts, Scores, score
 from mdico_cube.maps.write import find_maps, read_map
 from mdico_cube.patches.divide import open_split
@@ -104,10 +105,8 @@ def read_scores(out: Path) -> Scores:
 
 
 def _check_cube(path: Path, group: zarr.Group, reader: CubeReader) -> None:
-    if (
-        group.attrs["cube_digest"] != cube_digest(reader, str(group.attrs["modality"]))
-        or read_legend(group) != reader.legend
-    ):
+    names: Any = group.attrs["modalities"]
+    if group.attrs["cube_digest"] != cube_digest(reader, *names) or read_legend(group) != reader.legend:
         raise MdicoError(
             f"map {path}: was made from another cube than {reader.path}. Make it again with mdico predict --overwrite."
         )

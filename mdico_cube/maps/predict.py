@@ -1,105 +1,93 @@
-"""A cube and one sensor's bundle in, class and confidence per pixel out: pure arrays first, Dask around them."""
+"""A cube and one or several sensors' bundles in, every layer of the map out: block by block, Dask around it."""
 
 from __future__ import annotations
 
-import hashlib
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
-import torch
 import xarray as xr
 from odc.geo.xr import xr_coords
 
-from mdico_cube.colearn.bundle import Bundle, check_fit, load_bundle
-from mdico_cube.colearn.fast import SeriesModel, fast_form
-from mdico_cube.cube.ledger import Ledger
+from mdico_cube.colearn.bundle_config import check_fit
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import Location, locate
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.outputs import LABEL, NODATA, Bytes, Variable, count_observations, depth, encode, variables
-from mdico_cube.recipe import MapOutput, Precision
-from mdico_cube.spec import Bools, Floats
+from mdico_cube.maps.blend import Input
+from mdico_cube.maps.block import PIXELS, predict_block, predict_together, predict_windows, stack_depth
+from mdico_cube.maps.forms import Loaded, load
+from mdico_cube.maps.mask import AreaMask, area_mask
+from mdico_cube.maps.origin import Digests, cube_digest, grid_digest, lacking, shard_digests
+from mdico_cube.maps.outputs import LABEL, NODATA, Bytes, Layers, Variable, depth, variables
+from mdico_cube.maps.route import assign, ranked
+from mdico_cube.recipe import MapOptions
+from mdico_cube.recipe.load import parse_section
+from mdico_cube.spec import Bools, LabelClass
+
+__all__ = ["CHANGED", "PIXELS", "MapPlan", "plan_map", "predict_block", "predict_map"]
 
 CHANGED = "bf16_changed_classes"
 """Score of a bundle: share of validation pixels whose class is another one in bf16."""
-PIXELS = 1024
-"""Pixels of one mini-batch: small enough to stay in a processor's cache."""
-
-
-def predict_block(
-    model: SeriesModel,
-    values: Floats,
-    valid: Bools,
-    class_values: tuple[int, ...],
-    pixels: int = PIXELS,
-    outputs: tuple[MapOutput, ...] = (),
-) -> Bytes:
-    """Class, confidence and the wanted extras of every pixel of one block.
-
-    Every mini-batch has the same shape (the last one is filled up), so that a pixel's result does not depend on which
-    block it lies in.
-
-    Args:
-        model: (T, C, N) physical and (T, N) observed to logits (N, K), as `fast_form` gives it.
-        values: (T, C, h, w) physical units, 0 where missing.
-        valid: (T, h, w) True = observed.
-        class_values: the map value of each of the K classes.
-        pixels: pixels that go through the model at once.
-        outputs: what to give beyond class and confidence.
-
-    Returns:
-        (L, h, w) in the order of `mdico_cube.maps.outputs.variables`; 255 where no step was observed.
-    """
-    steps, bands, height, width = values.shape
-    series, masks = values.reshape(steps, bands, -1), valid.reshape(steps, -1)  # (T, C, h*w), (T, h*w)
-    legend = torch.tensor(class_values, dtype=torch.uint8)
-    logit_layers = 2 + len(class_values) * ("probabilities" in outputs) + ("entropy" in outputs)
-    stack = np.full((logit_layers + ("observations" in outputs), height * width), NODATA, np.uint8)
-    batch, batch_valid = np.zeros((steps, bands, pixels), np.float32), np.zeros((steps, pixels), np.bool_)
-    observed = np.flatnonzero(masks.any(axis=0))
-    for start in range(0, len(observed), pixels):
-        chosen = observed[start : start + pixels]
-        count = len(chosen)
-        unbroken = chosen[-1] - chosen[0] + 1 == count
-        place = slice(chosen[0], chosen[-1] + 1) if unbroken else chosen
-        batch[..., :count], batch_valid[:, :count] = series[..., place], masks[:, place]
-        stack[:logit_layers, place] = _encoded(model, batch, batch_valid, legend, outputs)[:, :count]
-    if "observations" in outputs:
-        stack[-1] = count_observations(masks)
-    return stack.reshape(-1, height, width)
-
-
-def _encoded(
-    model: SeriesModel, batch: Floats, valid: Bools, legend: torch.Tensor, outputs: tuple[MapOutput, ...]
-) -> Bytes:
-    """(L, N) bytes of one mini-batch (T, C, N)."""
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(batch), torch.from_numpy(valid))  # (N, K)
-        if logits.shape[1] != len(legend):
-            raise MdicoError(
-                f"bundle: its model gives {logits.shape[1]} classes, its config names {len(legend)}. Export it again."
-            )
-        return encode(logits, legend, outputs).numpy()
+AUTO, FUSED = "auto", "fused"
+"""Stand in place of a sensor's name where a map takes the best one at each pixel, or all that were observed."""
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """One bundle of a map's plan."""
+
+    path: Path
+    digest: str
+    """A worker refuses a bundle that was swapped under the plan."""
+    sensors: tuple[str, ...]
+    """What it reads: one sensor, or all that it fuses."""
+
+    @property
+    def loaded(self) -> Loaded:
+        """The bundle, loaded once per process.
+
+        Raises:
+            MdicoError: it changed since the plan was made, or is damaged.
+        """
+        current = load(self.path)
+        if current.digest != self.digest:
+            raise MdicoError(f"bundle {self.path}: changed while the map was being made. Start the map again.")
+        return current
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What was read for one block: everything that `MapPlan.compute` needs beside the models."""
+
+    y: slice
+    x: slice
+    wanted: Bools
+    """(h, w) True = to be mapped."""
+    corner: tuple[int, int] = (0, 0)
+    """Row and column of the arrays' first pixel in the cube."""
+    inputs: tuple[tuple[Input, ...], ...] = ()
+    """Per member the values and masks of its sensors; members that no pixel needs are left out at the end."""
+
+    def own(self, one: Input) -> Bools:
+        """(T, h, w) masks of the block itself, without what lies around it."""
+        top, left = self.y.start - self.corner[0], self.x.start - self.corner[1]
+        height, width = self.wanted.shape
+        return one[1][:, top : top + height, left : left + width]
+
+
+@dataclass(frozen=True)
 class MapPlan:
-    """One cube and one bundle that were found to fit: everything a worker needs, and nothing heavy."""
+    """One cube and bundles that were found to fit: everything a worker needs, and nothing heavy."""
 
     cube: Location
-    bundle: Path
-    digest: str
-    """Of the bundle: a worker refuses one that was swapped under the plan."""
-    pixels: int = PIXELS
-    """That go through the model at once."""
-    precision: Precision = "32-true"
-    outputs: tuple[MapOutput, ...] = ()
-    """Beyond class and confidence."""
+    members: tuple[Member, ...]
+    """One, or several from the best to the last: then each pixel takes the first that was observed there."""
+    options: MapOptions = field(default_factory=MapOptions)
+    mask: AreaMask | None = None
 
     @property
     def reader(self) -> CubeReader:
@@ -107,79 +95,192 @@ class MapPlan:
         return open_reader(self.cube)
 
     @property
-    def loaded(self) -> Bundle:
-        """The bundle, loaded once per process.
+    def loaded(self) -> Loaded:
+        """The (first) bundle, loaded once per process.
 
         Raises:
             MdicoError: the bundle changed since the plan was made.
         """
-        return self._current().bundle
+        return self.members[0].loaded
+
+    @property
+    def routed(self) -> bool:
+        """Whether each pixel takes one of several bundles."""
+        return len(self.members) > 1
+
+    @property
+    def fused(self) -> bool:
+        """Whether one bundle reads several sensors."""
+        return len(self.members[0].sensors) > 1
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The sensors that are read; where one is chosen, from the best to the last."""
+        return tuple(name for member in self.members for name in member.sensors)
+
+    @property
+    def modality(self) -> str:
+        """The sensor, "auto" or "fused"."""
+        return AUTO if self.routed else FUSED if self.fused else self.modalities[0]
+
+    @property
+    def layers(self) -> Layers:
+        """What the map holds beside class and confidence."""
+        return Layers.of(self.options, self.modalities if self.routed or self.fused else (), self.fused)
+
+    @property
+    def classes(self) -> tuple[LabelClass, ...]:
+        """The map's legend, in the order of the logits."""
+        return self.loaded.classes
 
     @property
     def variables(self) -> tuple[Variable, ...]:
         """What the map holds."""
-        return variables(self.loaded.config.classes, self.outputs)
+        return variables(self.classes, self.layers)
+
+    @cached_property
+    def reach(self) -> int:
+        """Pixels around a block that are read with it."""
+        tilings = [member.loaded.tiling(self.options.window) for member in self.members]
+        return max((tiling.reach for tiling in tilings if tiling is not None), default=0)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the map beside the cube, as JSON-ready data."""
+        options, judged = self.options, "applicability" in self.options.outputs
+        return {
+            "bundle": [[member.digest, judged and member.loaded.reference_digest] for member in self.members],
+            "precision": options.precision,
+            "outputs": sorted(options.outputs),
+            "abstain": options.abstain,
+            "mask": self.mask and self.mask.digest,
+            "window": options.window if self.reach else None,
+            "least": options.least if self.routed else None,
+        }
+
+    def digests(self) -> Digests:
+        """What decides each shard of the map."""
+        return shard_digests(self.reader, self.modalities, self.settings, self.reach)
+
+    def lacking(self) -> Bools:
+        """True for the shards that cannot be made because the cube lacks what they are made of."""
+        return lacking(self.reader, self.modalities, self.reach)
+
+    def check_models(self) -> None:
+        """Raise MdicoError where a bundle changed since the plan was made, is gone or damaged."""
+        for member in self.members:
+            assert member.loaded
 
     def predict(self, y: slice, x: slice) -> Bytes:
-        """Read one window of the cube and map it: (L, h, w) in the order of `variables`."""
-        current = self._current()
-        values, valid = self.reader.read(current.bundle.config.modality, y, x)
-        legend = class_values(current.bundle)
-        return predict_block(current.form(self.precision), values, valid, legend, self.pixels, self.outputs)
+        """Read one block of the cube and map it: (L, h, w) in the order of `variables`."""
+        return self.compute(self.gather(y, x))
 
-    def _current(self) -> _Loaded:
-        current = _loaded(self.bundle)
-        if current.bundle.config.digest != self.digest:
-            raise MdicoError(f"bundle {self.bundle}: changed while the map was being made. Start the map again.")
-        return current
+    def gather(self, y: slice, x: slice) -> Gathered:
+        """Read what a block needs: nothing where the mask leaves nothing of it, else as many sensors as it takes.
+
+        Raises:
+            MdicoError: the cube or the mask cannot be read.
+        """
+        reader = self.reader
+        shape = (y.stop - y.start, x.stop - x.start)
+        wanted = np.ones(shape, np.bool_) if self.mask is None else self.mask.inside(reader.geobox, y, x)
+        if not wanted.any():
+            return Gathered(y, x, wanted)
+        rows, columns = (
+            slice(max(0, axis.start - self.reach), min(end, axis.stop + self.reach))
+            for axis, end in zip((y, x), reader.shape, strict=True)
+        )
+        found = Gathered(y, x, wanted, (rows.start, columns.start))
+        inputs: list[tuple[Input, ...]] = []
+        for member in self.members:
+            inputs.append(tuple(reader.read(name, rows, columns) for name in member.sensors))
+            masks = [found.own(each[0]) for each in inputs]
+            if self.routed and (assign(masks, wanted, self.options.least, settle=False)[wanted] >= 0).all():
+                break  # the sensors behind it are not needed here
+        return Gathered(y, x, wanted, found.corner, tuple(inputs))
+
+    def compute(self, found: Gathered) -> Bytes:
+        """Map what was read: (L, h, w) in the order of `variables`."""
+        shape, layers = found.wanted.shape, self.layers
+        stack = np.full((stack_depth(len(self.classes), layers), *shape), NODATA, np.uint8)
+        if not found.inputs:
+            return stack
+        if not self.routed:
+            return self._member(self.members[0], found, found.inputs[0], found.wanted)
+        chosen = assign([found.own(each[0]) for each in found.inputs], found.wanted, self.options.least)
+        for number, (member, inputs) in enumerate(zip(self.members, found.inputs, strict=False)):
+            mine = chosen == number
+            if mine.any():
+                stack[:, mine] = self._member(member, found, inputs, mine)[:, mine]
+        counts = np.where(found.wanted, chosen + 1, NODATA).astype(np.uint8)
+        stack[-1] = counts
+        if layers.observations:
+            stack[-2, counts == 0] = 0
+        return stack
+
+    def _member(self, member: Member, found: Gathered, inputs: tuple[Input, ...], wanted: Bools) -> Bytes:
+        """One bundle's stack."""
+        loaded, options, layers = member.loaded, self.options, self.layers
+        tiling = loaded.tiling(options.window)
+        values = class_values(loaded.classes)
+        if tiling is not None:
+            model, block = loaded.image_scorer(options), (found.y, found.x)
+            return predict_windows(model, inputs, found.corner, block, tiling, values, layers, wanted)
+        own = [self._cut(found, one) for one in inputs] if self.reach else inputs
+        return predict_together(loaded.scorer(options), own, values, options.pixels, layers, wanted)
+
+    def _cut(self, found: Gathered, one: Input) -> Input:
+        top, left = found.y.start - found.corner[0], found.x.start - found.corner[1]
+        height, width = found.wanted.shape
+        return one[0][..., top : top + height, left : left + width], found.own(one)
 
 
-def plan_map(
-    cube: Location,
-    bundle: Path,
-    pixels: int = PIXELS,
-    precision: Precision = "32-true",
-    outputs: Sequence[MapOutput] = (),
-) -> MapPlan:
-    """Check that a bundle fits a cube before anything is built.
+def plan_map(cube: Location, bundle: Path | Sequence[Path], **options: Any) -> MapPlan:
+    """Check that bundles fit a cube before anything is built.
+
+    Args:
+        cube: where the cube lies.
+        bundle: folder of one bundle, or of several: then each pixel takes the best that was observed there.
+        options: of `mdico_cube.recipe.MapOptions`: pixels, precision, outputs, mask, abstain, window, least.
 
     Raises:
-        MdicoError: no such cube or bundle, or bands, units or steps differ.
+        MdicoError: no such cube or bundle, bands, units or steps differ, an option that is none, or one that the bundle
+            cannot serve.
     """
-    cube, bundle = locate(cube), Path(bundle).resolve()
-    reader = open_reader(cube)
-    config = _loaded(bundle).bundle.config
-    name = config.modality
-    if name not in reader.modalities:
-        raise MdicoError(
-            f"cube {cube}: has no {name}, which bundle {bundle} maps with. It holds: {', '.join(reader.modalities)}."
-        )
-    check_fit(config, reader.modalities[name], reader.steps(name))
-    if config.task.kind != "classes":
-        raise MdicoError(
-            f"bundle {bundle}: its model gives {config.task.kind} outputs, and maps hold classes. Predict with "
-            "load_bundle(...).answer(images, valid)."
-        )
-    return MapPlan(cube, bundle, config.digest, pixels, precision, tuple(outputs))
+    cube, wanted = locate(cube), parse_section(MapOptions, options, "maps")
+    folders = [bundle] if isinstance(bundle, str | Path) else list(bundle)
+    reader, found = open_reader(cube), [load(Path(folder).resolve()) for folder in folders]
+    for loaded in found:
+        for config in loaded.configs:
+            name = config.modality
+            if name not in reader.modalities:
+                raise MdicoError(
+                    f"cube {cube}: has no {name}, which bundle {loaded.path} maps with. "
+                    f"It holds: {', '.join(reader.modalities)}."
+                )
+            check_fit(config, reader.modalities[name], reader.steps(name))
+            if config.task.kind != "classes":
+                raise MdicoError(
+                    f"bundle {loaded.path}: its model gives {config.task.kind} outputs, and maps hold classes. Predict "
+                    "with load_bundle(...).answer(images, valid)."
+                )
+        loaded.check(wanted)
+    members = tuple(Member(loaded.path, loaded.digest, loaded.sensors) for loaded in ranked(found))
+    mask = None if wanted.mask is None else area_mask(wanted.mask, reader.geobox)
+    plan = MapPlan(cube, members, wanted, mask)
+    assert plan.reach >= 0  # a window that does not suit the model is refused here
+    return plan
 
 
-def predict_map(
-    cube: Location,
-    bundle: Path,
-    pixels: int = PIXELS,
-    precision: Precision = "32-true",
-    outputs: Sequence[MapOutput] = (),
-) -> xr.Dataset:
+def predict_map(cube: Location, bundle: Path | Sequence[Path], **options: Any) -> xr.Dataset:
     """The map of a whole cube, lazily: Dask blocks aligned with the cube's shards, each reading its own pixels.
 
     Only paths stand in the graph; each process opens the cube and loads the bundle once.
 
     Args:
-        cube: folder of the cube.
-        bundle: folder of the bundle.
-        pixels: pixels that go through the model at once.
-        precision: "32-true" or "bf16".
-        outputs: what to give beyond class and confidence: "probabilities", "entropy", "observations".
+        cube: where the cube lies.
+        bundle: folder of one bundle, or of several: then each pixel takes the best that was observed there.
+        options: as in `plan_map`.
 
     Returns:
         Dataset of class(y, x) and confidence(y, x), uint8, 255 = no prediction, with x, y and spatial_ref; the extras
@@ -188,7 +289,7 @@ def predict_map(
     Raises:
         MdicoError: the bundle does not fit the cube.
     """
-    plan = plan_map(cube, bundle, pixels, precision, outputs)
+    plan = plan_map(cube, bundle, **options)
     stack = lazy_stack(plan)
     found = {each.name: (each.dims, each.of(stack), each.attrs) for each in plan.variables}
     return xr.Dataset(found, map_coords(plan), map_attrs(plan))
@@ -197,9 +298,9 @@ def predict_map(
 def map_coords(plan: MapPlan) -> dict[Any, Any]:
     """x, y and spatial_ref, and the classes' map values where the map holds their probabilities."""
     coords: dict[Any, Any] = dict(xr_coords(plan.reader.geobox, always_yx=True, dims=("y", "x")))
-    if "probabilities" in plan.outputs:
-        names = " ".join(item.name.strip().replace(" ", "_") for item in plan.loaded.config.classes)
-        values = np.asarray(class_values(plan.loaded), np.uint8)
+    if plan.layers.probabilities:
+        names = " ".join(item.name.strip().replace(" ", "_") for item in plan.classes)
+        values = np.asarray(class_values(plan.classes), np.uint8)
         coords[LABEL] = (LABEL, values, {"long_name": "map value", "flag_meanings": names})
     return coords
 
@@ -241,65 +342,41 @@ def _predict(plan: MapPlan, block_info: Any = None) -> Bytes:
     return plan.predict(slice(*y), slice(*x))
 
 
-def class_values(bundle: Bundle) -> tuple[int, ...]:
+def class_values(classes: Sequence[LabelClass]) -> tuple[int, ...]:
     """The map value of each class, in the order of the logits."""
-    return tuple(item.value for item in bundle.config.classes)
+    return tuple(item.value for item in classes)
 
 
 def map_attrs(plan: MapPlan) -> dict[str, Any]:
     """What a map says about itself: how it was made and with what."""
-    config = plan.loaded.config
-    loss = {CHANGED: config.scores[CHANGED]} if plan.precision == "bf16" and CHANGED in config.scores else {}
+    loaded, settings = plan.loaded, plan.settings
+    config = loaded.configs[0]
+    loss = {CHANGED: config.scores[CHANGED]} if plan.options.precision == "bf16" and CHANGED in config.scores else {}
+    title = config.title or config.modality if plan.modality == config.modality else _TITLES[plan.modality]
+    told = {key: settings[key] for key in ("abstain", "mask", "window", "least") if settings[key] is not None}
     return {
         "Conventions": "CF-1.11",
-        "title": f"{config.title or config.modality} alone, {config.method}",
+        "title": f"{title} alone, {config.method}" if plan.modality == config.modality else f"{title}, {config.method}",
         "method": config.method,
-        "modality": config.modality,
-        "sensor": config.title or config.modality,
+        "modality": plan.modality,
+        "modalities": list(plan.modalities),
+        "sensor": title,
         "seed": config.seed,
         "protocol": config.protocol,
-        "legend": [{"name": item.name, "value": item.value, "color": item.color} for item in config.classes],
-        "bundle_digest": plan.digest,
-        "cube_digest": cube_digest(plan.reader, config.modality),
-        "precision": plan.precision,
-        "outputs": sorted(plan.outputs),
+        "legend": [{"name": item.name, "value": item.value, "color": item.color} for item in plan.classes],
+        "bundle_digest": bundle_digest(plan),
+        "cube_digest": cube_digest(plan.reader, *plan.modalities),
+        "grid_digest": grid_digest(plan.reader, *plan.modalities),
+        "precision": settings["precision"],
+        "outputs": settings["outputs"],
+        **told,
         **loss,
     }
 
 
-def cube_digest(reader: CubeReader, modality: str) -> str:
-    """SHA-256 of what a map depends on in a cube: the grid, the modality and what was written into each shard."""
-    grid = [*reader.geobox.affine, *reader.shape, str(reader.geobox.crs)]
-    digest = hashlib.sha256(repr((grid, reader.modalities[modality], reader.steps(modality))).encode())
-    for name in reader.rests_on(modality):
-        digest.update(Ledger(reader.path, name).digests().tobytes())
-    return digest.hexdigest()
+_TITLES = {AUTO: "The best sensor observed at each pixel", FUSED: "All sensors observed at each pixel"}
 
 
-@dataclass(slots=True)
-class _Loaded:
-    """A bundle and the forms of its model that this process has made."""
-
-    stamp: int
-    bundle: Bundle
-    forms: dict[Precision, SeriesModel] = field(default_factory=dict)
-
-    def form(self, precision: Precision) -> SeriesModel:
-        """Its model, folded for fast predictions."""
-        with _lock:
-            if precision not in self.forms:
-                self.forms[precision] = fast_form(self.bundle.model, precision)
-            return self.forms[precision]
-
-
-_lock = threading.Lock()
-_bundles: dict[Path, _Loaded] = {}
-
-
-def _loaded(path: Path) -> _Loaded:
-    """A bundle from this process's cache, loaded where it is new or its files changed."""
-    with _lock:
-        stamp = max((file.stat().st_mtime_ns for file in path.glob("*") if file.is_file()), default=0)
-        if path not in _bundles or _bundles[path].stamp != stamp:
-            _bundles[path] = _Loaded(stamp, load_bundle(path))
-        return _bundles[path]
+def bundle_digest(plan: MapPlan) -> str:
+    """Of the one bundle, or of all of them in their order."""
+    return "+".join(member.digest for member in plan.members)

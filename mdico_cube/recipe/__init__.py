@@ -2,7 +2,7 @@
 
 from mdico_cube.recipe.area import Area, PeriodSection
 from mdico_cube.recipe.load import load_recipe, parse_recipe
-from mdico_cube.recipe.maps import MapOutput, MapSection
+from mdico_cube.recipe.maps import TOGETHER, MapOptions, MapOutput, MapSection
 from mdico_cube.recipe.samples import (
     AugmentSection,
     Backend,
@@ -44,6 +44,7 @@ from mdico_cube.recipe.whole import Recipe
 
 __all__ = [
     "ORBIT",
+    "TOGETHER",
     "Area",
     "AugmentSection",
     "Backend",
@@ -58,6 +59,7 @@ __all__ = [
     "LabelSection",
     "LoaderSection",
     "MDiCoSection",
+    "MapOptions",
     "MapOutput",
     "MapSection",
     "ModalitySection",

@@ -127,6 +127,8 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     if recipe.samples.places is not None:
         places = recipe.samples.places.model_copy(update={"path": under(recipe.samples.places.path)})
         update["samples"] = recipe.samples.model_copy(update={"places": places})
+    if recipe.maps.mask is not None:
+        update["maps"] = recipe.maps.model_copy(update={"mask": under(recipe.maps.mask)})
     if recipe.store.target is not None and "://" not in recipe.store.target:
         update["store"] = recipe.store.model_copy(update={"target": str(under(Path(recipe.store.target)))})
     update["catalog"] = catalog_at(recipe.catalog)

@@ -1,30 +1,60 @@
-"""Which maps are made, as a recipe says it."""
+"""Which maps are made and what each holds, as a recipe says it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mdico_cube.recipe.section import Section
+from mdico_cube.recipe.section import Section, Share
 from mdico_cube.recipe.training import Precision
 
-MapOutput = Literal["probabilities", "entropy", "observations"]
+MapOutput = Literal["probabilities", "entropy", "observations", "applicability"]
+
+TOGETHER = ("auto", "fused")
+"""What a map may be made with in place of one sensor."""
 
 
-class MapSection(Section):
-    """Which maps are drawn."""
+class MapOptions(Section):
+    """How one map is made and what it holds."""
 
-    modalities: tuple[str, ...] | None = None
-    """Sensors to map with, one at a time; null = every co-learned one."""
-    methods: tuple[str, ...] | None = None
-    """Methods to map with; null = every trained one."""
-    seeds: Literal["first", "all"] = "first"
-    """Map with the first seed's model or with every seed's (scores then come with a spread)."""
     pixels: Annotated[int, Field(ge=1)] = 1024
     """Pixels that go through the model at once: small enough to stay in the processor's cache."""
     precision: Precision = "32-true"
     """Arithmetic of the model: bf16 is about twice as fast where the processor knows it and changes a few classes; the
     share is measured on the validation windows and written into the bundle's scores and the map's attributes."""
     outputs: tuple[MapOutput, ...] = ()
-    """A map's extras beside class and confidence: probabilities and entropy in percent, observations = valid steps."""
+    """A map's extras beside class and confidence: probabilities and entropy in percent, observations = valid steps,
+    applicability = distance to the training data in percent of the distance that still counts as known."""
+    mask: Path | None = None
+    """Vector file whose polygons are mapped; everything else stays empty and is not read. null = the whole cube."""
+    abstain: Share | None = None
+    """Smallest class probability that counts as an answer: a layer `abstain` marks the pixels below it, and with the
+    output applicability those beyond what was trained on. Their class is still written. null = no such layer."""
+    window: Annotated[int, Field(ge=8)] = 256
+    """Side in pixels of the windows in which a model that looks at neighbours runs; they overlap and are blended."""
+    least: Annotated[int, Field(ge=1)] = 1
+    """Observed steps a sensor needs at a pixel to be taken there, where a map chooses among sensors."""
+
+
+class MapSection(MapOptions):
+    """Which maps are drawn."""
+
+    modalities: tuple[str, ...] | None = None
+    """Sensors to map with, one at a time; null = every co-learned one. `auto` takes at each pixel the best sensor that
+    was observed there, `fused` all that were."""
+    methods: tuple[str, ...] | None = None
+    """Methods to map with; null = every trained one."""
+    seeds: Literal["first", "all"] = "first"
+    """Map with the first seed's model or with every seed's (scores then come with a spread)."""
+
+    @property
+    def alone(self) -> tuple[str, ...]:
+        """Sensors that are named to map alone."""
+        return tuple(name for name in self.modalities or () if name not in TOGETHER)
+
+    @property
+    def options(self) -> dict[str, object]:
+        """What every map of the recipe is made with, by name."""
+        return {name: getattr(self, name) for name in MapOptions.model_fields}

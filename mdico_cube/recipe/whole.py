@@ -69,7 +69,7 @@ class Recipe(Section):
     def _known_modalities(self) -> Self:
         for where, names, known, whose in (
             ("colearn.modalities", self.colearn.modalities, tuple(self.modalities), "the recipe's modalities do"),
-            ("maps.modalities", self.maps.modalities or (), self.colearn.modalities, "colearn.modalities does"),
+            ("maps.modalities", self.maps.alone, self.colearn.modalities, "colearn.modalities does"),
             ("samples.coarsen", tuple(self.samples.coarsen), tuple(self.modalities), "the recipe's modalities do"),
             ("samples.min_valid", self.samples.judged, tuple(self.modalities), "the recipe's modalities do"),
             ("maps.methods", self.maps.methods or (), self.colearn.methods, "colearn.methods does"),

@@ -7,8 +7,10 @@ import pytest
 import zarr
 from sklearn.metrics import confusion_matrix, f1_score
 
+from mdico_cube.cube.ledger import Ledger
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.evaluate import evaluate, read_scores
+from mdico_cube.maps.mapstore import LAYER
 from mdico_cube.maps.write import map_path, open_map
 
 
@@ -67,7 +69,7 @@ def test_a_map_of_another_cube_is_refused(mapped):
 
 
 def test_an_unfinished_map_is_refused(mapped):
-    zarr.open_group(map_path(mapped.out, "mdico", "sentinel1", 0), mode="r+")["ledger"][1, 1] = 0
+    Ledger(map_path(mapped.out, "mdico", "sentinel1", 0), LAYER, "r+").forget(1, 1)
     with pytest.raises(MdicoError, match="1 shards are missing"):
         evaluate(mapped.out)
 

@@ -12,16 +12,18 @@ from mdico_cube.colearn.bundle import load_bundle
 from mdico_cube.colearn.fast import PlainForm, fast_form
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.outputs import NODATA
-from mdico_cube.maps.predict import class_values, cube_digest, plan_map, predict_block, predict_map, windows
+from mdico_cube.maps.origin import cube_digest
+from mdico_cube.maps.outputs import NODATA, Layers
+from mdico_cube.maps.predict import class_values, plan_map, predict_block, predict_map, windows
 
-EXTRAS = ("probabilities", "entropy", "observations")
+PLAIN = Layers()
+EXTRAS = Layers(probabilities=True, entropy=True, observations=True)
 
 
-def whole(run, modality="sentinel2", pixels=32, form=fast_form, outputs=()):
+def whole(run, modality="sentinel2", pixels=32, form=fast_form, layers=PLAIN):
     bundle = load_bundle(run.bundle(modality))
     values, valid = run.reader.read(modality, *run.everything)
-    stack = predict_block(form(bundle.model), values, valid, class_values(bundle), pixels, outputs)
+    stack = predict_block(form(bundle.model), values, valid, class_values(bundle.config.classes), pixels, layers)
     return bundle, values, valid, stack
 
 
@@ -62,22 +64,22 @@ def test_a_block_without_any_observation_never_reaches_the_model():
 @pytest.mark.parametrize("form", [fast_form, PlainForm, lambda model: fast_form(model, "bf16")])
 @pytest.mark.parametrize("pixels", [50, 256])
 def test_blockwise_equals_whole_raster(run, pixels, form):
-    bundle, values, valid, stack = whole(run, pixels=pixels, form=form, outputs=EXTRAS)
-    model = form(bundle.model)
+    bundle, values, valid, stack = whole(run, pixels=pixels, form=form, layers=EXTRAS)
+    model, legend = form(bundle.model), class_values(bundle.config.classes)
 
     @settings(max_examples=12, deadline=None)
     @given(tall=st.integers(3, 44), wide=st.integers(3, 52))
     def law(tall, wide):
         chosen = list(windows(run.shape, max(tall, wide)))[-3:]  # the last ones are cut by the edge
         for y, x in [(slice(0, tall), slice(0, wide)), *chosen]:
-            part = predict_block(model, values[..., y, x], valid[:, y, x], class_values(bundle), pixels, EXTRAS)
+            part = predict_block(model, values[..., y, x], valid[:, y, x], legend, pixels, EXTRAS)
             assert np.array_equal(part, stack[:, y, x])
 
     law()
 
 
 def test_extras_follow_from_the_logits(run):
-    bundle, values, valid, stack = whole(run, outputs=EXTRAS)
+    bundle, values, valid, stack = whole(run, layers=EXTRAS)
     classes, confidence, *shares, entropy, observations = stack
     assert np.array_equal(observations, valid.sum(axis=0))
     assert observations.min() == 0
@@ -102,7 +104,7 @@ def test_a_map_with_extras_says_what_each_layer_is(run):
     assert lazy["probabilities"].dims == ("label", "y", "x")
     assert lazy["label"].values.tolist() == [1, 2, 4]
     assert lazy["observations"].attrs["units"] == "1"
-    _, _, _valid, stack = whole(run, outputs=("observations", "probabilities"))
+    _, _, _valid, stack = whole(run, layers=Layers(observations=True, probabilities=True))
     done = lazy.compute()
     assert np.array_equal(done["probabilities"], stack[2:5])
     assert np.array_equal(done["observations"], stack[5])
@@ -150,7 +152,7 @@ def test_a_bundle_is_loaded_once_and_again_when_its_files_change(run, monkeypatc
         loads.append(path)
         return load_bundle(path)
 
-    monkeypatch.setattr("mdico_cube.maps.predict.load_bundle", counting)
+    monkeypatch.setattr("mdico_cube.maps.forms.load_bundle", counting)
     predict_map(run.cube, run.bundle()).compute()
     assert len(loads) == 1
     plan = plan_map(run.cube, run.bundle())

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,11 @@ import torch
 import zarr
 
 from mdico_cube.colearn.bundle import add_scores
+from mdico_cube.cube.ledger import DONE, FAILED, Entry, Ledger
 from mdico_cube.errors import MdicoError
+from mdico_cube.maps.mapstore import LAYER, map_status
 from mdico_cube.maps.predict import MapPlan, lazy_stack, plan_map, predict_map
-from mdico_cube.maps.write import find_maps, map_path, open_map, read_map, write_map
+from mdico_cube.maps.write import find_maps, is_stale, map_path, open_map, read_map, write_map
 
 
 @pytest.fixture
@@ -57,9 +62,8 @@ def test_strips_keep_workers_busy_and_change_nothing(run, target):
     assert cut.chunks[1] == (8, 8, 8, 8, 8, 4)
     assert np.array_equal(whole.compute(), cut.compute())
     write_map(run.cube, run.bundle(), target, pixels=64)
-    ledger = zarr.open_group(target, mode="r+")["ledger"]
     before = files(target)
-    ledger[1, 1] = 0
+    Ledger(target, LAYER, "r+").forget(1, 1)
     write_map(run.cube, run.bundle(), target, pixels=64, resume=True, workers=2)  # one shard, two workers
     assert files(target) == before
 
@@ -76,8 +80,8 @@ def test_resume_gives_the_same_bytes_and_recomputes_no_finished_shard(run, targe
         Counter(patch, stop_at=5)
         with pytest.raises(KeyboardInterrupt):
             write_map(run.cube, run.bundle(), target, workers=workers, pixels=64)
-    ledger = np.asarray(zarr.open_group(target, mode="r")["ledger"])
-    done = {(i * run.shard, j * run.shard) for i, j in np.argwhere(ledger == 1)}
+    ledger = Ledger(target, LAYER).states()
+    done = {(i * run.shard, j * run.shard) for i, j in np.argwhere(ledger == DONE)}
     assert done
     with pytest.raises(MdicoError, match=r"shards are missing .*--resume"):
         read_map(target)
@@ -99,7 +103,7 @@ def test_extras_are_written_resumed_and_named(run, target, monkeypatch):
     assert files(target) == files(whole)
     written = open_map(target)
     predicted = predict_map(run.cube, run.bundle(), pixels=64, outputs=outputs).compute()
-    assert set(written.data_vars) == {*predicted.data_vars, "ledger"}
+    assert set(written.data_vars) == set(predicted.data_vars)
     for name in predicted.data_vars:
         assert np.array_equal(written[name], predicted[name])
         assert written[name].dims == predicted[name].dims
@@ -140,7 +144,7 @@ def test_a_shard_counts_only_when_both_variables_are_written(run, target, monkey
         patch.setattr(zarr.Array, "__setitem__", broken)
         with pytest.raises(MdicoError, match=r"No space left on device.*--resume"):
             write_map(run.cube, run.bundle(), target)
-    assert not np.asarray(zarr.open_group(target, mode="r")["ledger"]).any()
+    assert not Ledger(target, LAYER).states().any()
 
 
 def test_resuming_a_complete_map_computes_nothing(run, target, monkeypatch):
@@ -152,15 +156,117 @@ def test_resuming_a_complete_map_computes_nothing(run, target, monkeypatch):
     assert files(target) == before
 
 
-def test_resume_refuses_another_bundle_and_another_cube(run, target, tmp_path):
+def test_resume_refuses_another_bundle(run, target):
     write_map(run.cube, run.bundle(), target)
     before = files(target)
     with pytest.raises(MdicoError, match="begun with another bundle"):
         write_map(run.cube, run.bundle(seed=1), target, resume=True)
-    run.make_cube(tmp_path / "other.zarr", seed=1)
-    with pytest.raises(MdicoError, match="begun with another cube"):
-        write_map(tmp_path / "other.zarr", run.bundle(), target, resume=True)
     assert files(target) == before
+
+
+def test_shards_whose_pixels_the_cube_has_anew_are_made_again_and_no_others(run, target, monkeypatch):
+    write_map(run.cube, run.bundle(), target)
+    array = zarr.open_group(run.cube, mode="r+")["sentinel2/reflectance"]
+    array[:, :, 16:32, 32:48] = array[:, :, 16:32, 32:48][::-1]
+    Ledger(run.cube, "sentinel2", "r+").record(1, 2, Entry(DONE, digest="anew"))
+    assert not is_stale(run.cube, run.bundle(), target)
+    with monkeypatch.context() as patch:
+        counter = Counter(patch)
+        write_map(run.cube, run.bundle(), target, resume=True)
+        assert counter.seen == [(16, 32)]
+    whole = write_map(run.cube, run.bundle(), run.out / "maps" / "whole.zarr")
+    assert files(target) == files(whole)
+
+
+def test_a_stale_map_never_passes_for_a_finished_one(run, target, monkeypatch):
+    write_map(run.cube, run.bundle(), target)
+    for column in (0, 3):
+        Ledger(run.cube, "sentinel2", "r+").record(2, column, Entry(DONE, digest="anew"))
+    Counter(monkeypatch, stop_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        write_map(run.cube, run.bundle(), target, resume=True, workers=1)
+    with pytest.raises(MdicoError, match="1 shards are missing"):
+        read_map(target)
+
+
+def test_resume_refuses_a_cube_on_another_grid(run, target, monkeypatch):
+    write_map(run.cube, run.bundle(), target)
+    monkeypatch.setattr("mdico_cube.maps.origin.grid_digest", lambda *_: "other")
+    monkeypatch.setattr("mdico_cube.maps.predict.grid_digest", lambda *_: "other")
+    with pytest.raises(MdicoError, match="begun with another cube"):
+        write_map(run.cube, run.bundle(), target, resume=True)
+    assert is_stale(run.cube, run.bundle(), target)
+
+
+def test_a_shard_the_cube_lacks_is_recorded_as_failed_and_made_once_it_is_there(run, target):
+    whole = write_map(run.cube, run.bundle(), run.out / "maps" / "whole.zarr")
+    cube_ledger = Ledger(run.cube, "sentinel2", "r+")
+    entry = cube_ledger.read(1, 1)
+    cube_ledger.forget(1, 1)
+    with pytest.raises(MdicoError, match=r"1 of 12 shards could not be made \(the cube lacks .*--resume"):
+        write_map(run.cube, run.bundle(), target)
+    status = map_status(target)
+    assert (status["done"], status["failed"], status["missing"]) == (11, 1, 0)
+    assert "the cube lacks" in status["errors"]["1,1"]
+    assert (open_map(target)["class"].values[16:32, 16:32] == 255).all()
+    with pytest.raises(MdicoError, match="1 shards are missing because 1 of them could not be made"):
+        read_map(target)
+    cube_ledger.record(1, 1, entry)
+    write_map(run.cube, run.bundle(), target, resume=True)
+    assert files(target) == files(whole)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_damaged_shard_of_the_cube_fails_alone(run, target, seed):
+    whole = write_map(run.cube, run.bundle(), run.out / "maps" / "whole.zarr")
+    rng = np.random.default_rng(seed)
+    row, column = int(rng.integers(3)), int(rng.integers(4))
+    shard = next((run.cube / "sentinel2" / "reflectance" / "c").glob(f"0/0/{row}/{column}"))
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[: int(rng.integers(1, 200))])
+    with pytest.raises(MdicoError, match=r"1 of 12 shards could not be made \(.*no whole shard"):
+        write_map(run.cube, run.bundle(), target, workers=2)
+    states = Ledger(target, LAYER).states()
+    assert states[row, column] == FAILED
+    assert (states == DONE).sum() == 11
+    shard.write_bytes(sound)
+    write_map(run.cube, run.bundle(), target, resume=True)
+    assert files(target) == files(whole)
+
+
+def test_a_shard_without_any_observation_is_done_and_empty(run, target):
+    array = zarr.open_group(run.cube, mode="r+")["sentinel2/reflectance"]
+    array[:, :, 16:32, 16:32] = array.fill_value
+    write_map(run.cube, run.bundle(), target, outputs=("observations",))
+    entry = Ledger(target, LAYER).read(1, 1)
+    assert (entry.state, entry.valid_fraction) == (DONE, 0.0)
+    written = open_map(target)
+    assert (written["class"].values[16:32, 16:32] == 255).all()
+    assert (written["observations"].values[16:32, 16:32] == 0).all()
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3))])
+def test_killed_at_any_moment_and_resumed_gives_the_same_bytes(run, target, seed):
+    """A process of its own is killed with SIGKILL while it writes."""
+    whole = write_map(run.cube, run.bundle(), run.out / "maps" / "whole.zarr", pixels=64)
+    left = int(np.random.default_rng(seed).integers(1, 11))
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "import mdico_cube.maps.write as module\n"
+        "made, make = [], module.map_shard\n"
+        "def mortal(*args):\n"
+        f"    if len(made) == {left}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    made.append(0)\n"
+        "    return make(*args)\n"
+        "module.map_shard = mortal\n"
+        "module.write_map(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), pixels=64, workers=1)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program, run.cube, run.bundle(), target], check=False)
+    assert found.returncode == -signal.SIGKILL
+    assert (Ledger(target, LAYER).states() == DONE).sum() <= left
+    write_map(run.cube, run.bundle(), target, pixels=64, resume=True)
+    assert files(target) == files(whole)
 
 
 def test_an_existing_map_is_refused_or_replaced(run, target):
@@ -224,4 +330,4 @@ def test_a_bundle_swapped_half_way_stops_the_map(run, target, monkeypatch):
     monkeypatch.setattr(MapPlan, "predict", swapping)
     with pytest.raises(MdicoError, match="changed while"):
         write_map(run.cube, run.bundle(), target, workers=1)
-    assert np.asarray(zarr.open_group(target, mode="r")["ledger"]).sum() == 3
+    assert (Ledger(target, LAYER).states() == DONE).sum() == 3
