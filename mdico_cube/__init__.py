@@ -12,6 +12,7 @@ _HOMES = {
     "open_cube": "mdico_cube.accessor",
     "open_reader": "mdico_cube.cube.reader",
     "inspect_cube": "mdico_cube.cube.inspect",
+    "stale_shards": "mdico_cube.cube.stale",
     "tune_layout": "mdico_cube.cube.tune",
     "export": "mdico_cube.maps.export",
     "export_step": "mdico_cube.maps.export",

@@ -14,6 +14,7 @@ from rich.table import Table
 import mdico_cube as mdico
 from mdico_cube.cli.door import AsJson, Cube, RecipeFile, app, out, size
 from mdico_cube.cube.items import reasons
+from mdico_cube.cube.stale import counted
 from mdico_cube.cube.target import name_of
 from mdico_cube.recipe import load_recipe
 
@@ -25,24 +26,42 @@ def inspect(
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Write a map of the shards as PNG.", metavar="OUT.png")
     ] = None,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Count shards that the recipe in the cube would build anew.")
+    ] = False,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="The same for this recipe.", metavar="RECIPE.yml")
+    ] = None,
 ) -> None:
     """What stands in a cube: shards, what was observed, offsets applied, failures and why.
 
-    Example: `mdico inspect my-region/cube.zarr --picture shards.png`, or `mdico inspect s3://bucket/region/cube.zarr`
+    Example: `mdico inspect my-region/cube.zarr --picture shards.png`, or `mdico inspect s3://bucket/region/cube.zarr
+    --recipe region.yml` to see which shards that recipe makes stale
     """
     if picture is not None:
         mdico.ledger_picture(cube, picture)
     statuses = mdico.inspect_cube(cube)
+    wanted = stale or recipe is not None
+    due = mdico.stale_shards(cube, None if recipe is None else load_recipe(recipe)) if wanted else []
     if as_json:
-        sys.stdout.write(json.dumps([asdict(status) for status in statuses], indent=1) + "\n")
+        found = [asdict(status) for status in statuses]
+        for one in found if wanted else ():
+            shards_due = [each for each in due if each.modality == one["modality"]]
+            one["stale"] = {f"{each.row},{each.column}": each.why for each in shards_due}
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
         return
     shards = ("done", "gaps", "failed", "missing")
-    table = Table("modality", *shards, "observed", "items", "written", "seconds", title=name_of(cube))
+    heads = (*shards, "stale") if wanted else shards
+    table = Table("modality", *heads, "observed", "items", "written", "seconds", title=name_of(cube))
     for status in statuses:
-        counts = (str(getattr(status, state)) for state in shards)
+        counts = [str(getattr(status, state)) for state in shards]
+        counts += [str(sum(one.modality == status.modality for one in due))] if wanted else []
         observed, written = f"{status.valid_fraction:.0%}", size(status.bytes_written)
         table.add_row(status.modality, *counts, observed, str(status.items), written, f"{status.seconds:.0f}")
     out.print(table)
+    for name, reasons_due in counted(due).items():
+        for why, count in reasons_due.items():
+            out.print(f"{name}: {count} shards {why}", soft_wrap=True, markup=False)
     for status in statuses:
         for offset, items in status.offsets.items():
             out.print(f"{status.modality}: offset {offset}: {items} items")

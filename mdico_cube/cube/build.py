@@ -93,9 +93,13 @@ def build_cube(
 
 def _recipe_text(recipe: Recipe) -> str:
     """The recipe as JSON for the cube: without places, and without queries and cluster options, which may be secret."""
-    return json.dumps(
-        without_queries(recipe.model_dump(mode="json", exclude={"output": True, "cluster": True, "store": {"target"}}))
-    )
+    facts = recipe.model_dump(mode="json", exclude={"output": True, "cluster": True, "store": {"target"}})
+    for (
+        name,
+        section,
+    ) in recipe.modalities.items():  # what is not said is the catalog file's to say
+        facts["modalities"][name]["source"] = section.source.model_dump(mode="json", exclude_unset=True)
+    return json.dumps(without_queries(facts))
 
 
 def check_free(path: Location, overwrite: bool, resume: bool) -> None:

@@ -1,16 +1,22 @@
-"""A cube and a plan in, every shard that a build would do and why out, before anything is done."""
+"""A cube and a plan or a recipe in, every shard that a build would do and why out, before anything is done."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mdico_cube.cube.grid import grid_for
+from mdico_cube.cube.items import read_items
 from mdico_cube.cube.job import Key, job_parts, unfinished
 from mdico_cube.cube.ledger import FAILED, GAPS, MISSING, Entry, Ledger, Origin
 from mdico_cube.cube.plan import BuildPlan
+from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.target import Location
+from mdico_cube.cube.update import cover
+from mdico_cube.recipe import Recipe, parse_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,25 @@ def due_shards(path: Location, plan: BuildPlan) -> list[Due]:
             entry = Ledger(path, key.modality).read(key.row, key.column)
         found.append(_due(key, entry, origin, items))
     return found
+
+
+def stale_shards(path: Location, recipe: Recipe | None = None) -> list[Due]:
+    """Shards that stand, but that a build of a recipe would make anew from the items the cube keeps, and why.
+
+    Args:
+        path: the cube.
+        recipe: default = the one that is recorded in the cube. No catalog is searched.
+
+    Raises:
+        MdicoError: there is no cube, or the recipe asks for what the cube has no items of.
+    """
+    reader = open_reader(path)
+    recorded = json.loads(str(reader.attrs["mdico_recipe"]))
+    recipe = recipe or parse_recipe({**recorded, "output": "."}, name=f"the recipe in {reader.path}")
+    same_area = recipe.area.model_dump(mode="json") == recorded.get("area")
+    geobox = cover(reader.geobox, grid_for(recipe.area), reader.shard) if same_area else None
+    plan = plan_build(recipe, read_items(reader.path), geobox=geobox)
+    return [one for one in due_shards(reader.path, plan) if one.kind == "stale"]
 
 
 def _due(key: Key, entry: Entry, origin: Origin, items: Sequence[str]) -> Due:
