@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mdico_cube.colearn.backends import KINDS, compiled, row_model
 from mdico_cube.colearn.chains import Affine, Chain, Chained, UnfoldableError, fold, joined
 from mdico_cube.colearn.encoders.registry import halo_of
+from mdico_cube.colearn.inputs import Normalise
+from mdico_cube.colearn.int8 import Ranges
 from mdico_cube.errors import MdicoError
-from mdico_cube.recipe import Precision
+from mdico_cube.recipe import Engine, Precision
 
-_ONE = [1, 1]
+TOLERANCE: dict[Precision, float] = {"32-true": 1e-3, "bf16": 0.25, "fp16": 0.05, "int8": 0.75}
+"""Largest difference of a logit from the plain model's, in standard deviations of the logits."""
+CHECKED = 256
+"""Random pixels a form is checked on."""
 
 
 class SeriesModel(Protocol):
@@ -23,121 +29,121 @@ class SeriesModel(Protocol):
         """(T, C, N) float32 in physical units and (T, N) True = observed to logits (N, K) float32."""
 
 
-def fast_form(model: nn.Module, precision: Precision = "32-true") -> nn.Module:
+def fast_form(
+    model: nn.Module,
+    precision: Precision = "32-true",
+    backend: Engine = "torch",
+    ranges: Ranges | None = None,
+    pixels: int = CHECKED,
+) -> nn.Module:
     """The fastest form of a sensor's model that gives its predictions: a SeriesModel.
 
-    A path that says what it computes (`Chained`) is folded; any other runs as it is.
+    A path that says what it computes (`Chained`) is folded: only the encoders this sensor needs, batch norm and head
+    multiplied in. Any other runs as it is, in torch. Before it is handed out it is compared with the plain model in
+    float32 on random pixels (TOLERANCE); each form but the plain one.
 
     Args:
         model: in eval mode, images (B, T, C, H, W) and valid (B, T, H, W) to logits (B, K, H, W), pixel by pixel.
-        precision: of the arithmetic. In bf16 the last map of each branch and the sum stay in float32.
+        precision: of the arithmetic. But for float32 the last map of each branch and the sum stay in float32.
+        backend: what computes it.
+        ranges: of the values inside the folded model, for int8, as `observe` gives them.
+        pixels: that will go through at once; backends that prepare for one number are checked with it.
 
     Raises:
-        MdicoError: the model looks beyond the pixel.
+        MdicoError: the model looks beyond the pixel, a backend that is not installed or does not know the precision or
+            the model, or other predictions than the plain model's.
     """
+    branched = folded(model)
+    if branched is not None:
+        form: nn.Module = FoldedForm(*branched, precision, backend, ranges)
+    else:
+        form = PlainForm(model, precision, backend)
+        if precision == "32-true" and backend == "torch":
+            return form
+    check_equal(form, model, precision, backend, pixels)
+    return form
+
+
+@torch.no_grad()
+def folded(model: nn.Module) -> tuple[Chain, list[list[Affine]]] | None:
+    """The chain of a model and its branches as affine maps with the head multiplied in; None where it has no such."""
     chain = model.chain() if isinstance(model, Chained) else None
-    if chain is not None:
-        try:
-            return FoldedForm(chain, precision)
-        except UnfoldableError:
-            pass
-    return PlainForm(model, precision)
+    if chain is None:
+        return None
+    try:
+        steps = chain.inputs.days.numel()
+        return chain, _with_head([fold(layers, steps) for layers in chain.branches], chain.head[0])
+    except UnfoldableError:
+        return None
+
+
+def check_equal(form: nn.Module, model: nn.Module, precision: Precision, backend: Engine, pixels: int) -> None:
+    """Raise MdicoError unless a form gives the model's logits on random pixels, a quarter of their steps missing."""
+    inputs = next(each for each in model.modules() if isinstance(each, Normalise))
+    draw = torch.Generator().manual_seed(7)
+    steps, bands = inputs.days.numel(), inputs.mean.numel()
+    values = torch.randn(steps, bands, pixels, generator=draw) * inputs.std.cpu().view(-1, 1)
+    values += inputs.mean.cpu().view(-1, 1)
+    valid = torch.rand(steps, pixels, generator=draw) > 0.25
+    with torch.inference_mode():
+        found, expected = form(values, valid), PlainForm(model)(values, valid)
+    spread = max(float(expected.std()), 1e-3 * float(expected.abs().max()), 1e-6)
+    away = float((found - expected).abs().max()) / spread
+    if not away <= TOLERANCE[precision]:
+        raise MdicoError(
+            f"maps.backend {backend} in {precision}: its logits lie up to {away:.2g} standard deviations from "
+            f"the plain model's, at most {TOLERANCE[precision]:g} are allowed. Use backend torch and precision fp32."
+        )
 
 
 class PlainForm(nn.Module):
     """Any pixel model behind the series interface."""
 
-    def __init__(self, model: nn.Module, precision: Precision = "32-true") -> None:
+    def __init__(self, model: nn.Module, precision: Precision = "32-true", backend: Engine = "torch") -> None:
         super().__init__()
         if halo_of(model):
             raise MdicoError(
                 f"this model looks {halo_of(model)} pixels around each pixel and reads no single series: map with it "
                 "block by block, or train an encoder of series, as tempcnn."
             )
+        if backend in ("onnx", "openvino") or precision == "int8":
+            asked = "precision int8" if precision == "int8" else f"maps.backend {backend}"
+            raise MdicoError(
+                f"{asked} is for models of convolutions and dense layers (encoders tempcnn and mlp), this has "
+                "others. Use backend torch or compile in fp32 or bf16."
+            )
         self.model = model
-        self.low = precision == "bf16"
+        self.kind = KINDS[precision]
+        self.run: Callable[..., Tensor] = compiled(model) if backend == "compile" else model
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
         """See SeriesModel."""
         images = values.permute(2, 0, 1)[..., None, None].contiguous()  # (N, T, C, 1, 1)
-        with torch.autocast(values.device.type, torch.bfloat16, enabled=self.low):
-            logits: Tensor = self.model(images, valid.t()[..., None, None])  # (N, K, 1, 1)
+        with torch.autocast(values.device.type, self.kind, enabled=self.kind != torch.float32):
+            logits: Tensor = self.run(images, valid.t()[..., None, None])  # (N, K, 1, 1)
         return logits[:, :, 0, 0].float()
 
 
 class FoldedForm(nn.Module):
-    """A chain of affine maps: batch norm and the head folded in, convolutions channels-last."""
+    """A chain of affine maps, in whatever computes them."""
 
-    def __init__(self, chain: Chain, precision: Precision = "32-true") -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        branches: list[list[Affine]],
+        precision: Precision = "32-true",
+        backend: Engine = "torch",
+        ranges: Ranges | None = None,
+    ) -> None:
         super().__init__()
         self.inputs = chain.inputs
-        steps = chain.inputs.days.numel()
-        kind = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.branches = nn.ModuleList(
-            nn.Sequential(*(_module(each, kind) for each in maps[:-1]), _module(maps[-1], torch.float32))
-            for maps in _with_head([fold(layers, steps) for layers in chain.branches], chain.head[0])
-        )
+        self.maps = row_model(branches, precision, backend, ranges)
         self.rest = nn.Sequential(*chain.head[1:])
-        self.kind = kind
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
         """See SeriesModel."""
-        series = self.inputs.series(values, valid).to(self.kind)  # (T, C, N)
-        rows = series.permute(2, 0, 1).contiguous()  # (N, T, C)
-        logits = torch.stack([branch(rows) for branch in self.branches]).sum(dim=0)
-        found: Tensor = self.rest(logits)
+        found: Tensor = self.rest(self.maps(self.inputs.rows(values, valid)))
         return found
-
-
-class _Convolution(nn.Module):
-    """A convolution over time: (N, T, C) to (N, T, out) as a channels-last image of one row."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, affine: Affine, kind: torch.dtype) -> None:
-        super().__init__()
-        weight = affine.weight.unsqueeze(2).to(kind).contiguous(memory_format=torch.channels_last)
-        self.register_buffer("weight", weight)  # (out, in, 1, k)
-        self.register_buffer("bias", affine.bias.to(kind))
-        self.relu, self.padding = affine.relu, [0, affine.weight.shape[2] // 2]
-
-    def forward(self, rows: Tensor) -> Tensor:
-        image = rows.unsqueeze(1).permute(0, 3, 1, 2)  # (N, C, 1, T), channels last
-        if _fused(image):
-            then = "relu" if self.relu else "none"
-            out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                image, self.weight, self.bias, self.padding, _ONE, _ONE, 1, then, [], ""
-            )
-        else:
-            out = F.conv2d(image, self.weight, self.bias, padding=self.padding)
-            out = out.relu_() if self.relu else out
-        return out.permute(0, 2, 3, 1)[:, 0]  # (N, T, out)
-
-
-class _Dense(nn.Module):
-    """A linear map of the whole row: (N, T, C) or (N, in) to (N, out)."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, affine: Affine, kind: torch.dtype) -> None:
-        super().__init__()
-        self.register_buffer("weight", affine.weight.to(kind).contiguous())
-        self.register_buffer("bias", affine.bias.to(kind))
-        self.relu = affine.relu
-
-    def forward(self, rows: Tensor) -> Tensor:
-        rows = rows.flatten(1).to(self.weight.dtype)
-        if _fused(rows):
-            then = "relu" if self.relu else "none"
-            return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, then, [], "")  # type: ignore[no-any-return]
-        out = F.linear(rows, self.weight, self.bias)
-        return out.relu_() if self.relu else out
-
-
-def _module(affine: Affine, kind: torch.dtype) -> nn.Module:
-    return _Convolution(affine, kind) if affine.over_time else _Dense(affine, kind)
 
 
 def _with_head(branches: list[list[Affine]], head: nn.Module) -> list[list[Affine]]:
@@ -149,13 +155,3 @@ def _with_head(branches: list[list[Affine]], head: nn.Module) -> list[list[Affin
     columns = torch.split(head.weight.double(), widths, dim=1)
     biases = [bias, *(torch.zeros_like(bias) for _ in widths[1:])]
     return [joined([*maps, Affine(w, b)]) for maps, w, b in zip(branches, columns, biases, strict=True)]
-
-
-def _fused(rows: Tensor) -> bool:
-    """Whether oneDNN can add bias and ReLU while it multiplies (an eighth faster); else the public operators do."""
-    if rows.device.type != "cpu" or not (torch.backends.mkldnn.enabled and torch._C._has_mkldnn):
-        return False
-    ops = torch.ops.mkldnn
-    if not (hasattr(ops, "_convolution_pointwise") and hasattr(ops, "_linear_pointwise")):
-        return False
-    return rows.dtype == torch.float32 or bool(ops._is_mkldnn_bf16_supported())

@@ -86,6 +86,11 @@ class Normalise(Dated):
         days = self.days if self.given is None else self.given.t()[..., None, None]  # (T,) or (T, B, 1, 1)
         return known if len(known) == 1 else fill_gaps(known, valid, days)
 
+    def rows(self, values: Tensor, valid: Tensor) -> Tensor:
+        """The same numbers with pixels first, several times faster: (T, C, N) and (T, N) observed to (N, T, C)."""
+        scaled = ((values - self.mean.view(-1, 1)) / self.std.view(-1, 1)).permute(2, 0, 1)  # (N, T, C)
+        return filled_rows(scaled.contiguous(), valid, self.days)
+
 
 def fill_gaps(known: Tensor, valid: Tensor, days: Tensor) -> Tensor:
     """Linear interpolation in time over the steps that were not observed: one scan forward, one back.
@@ -113,6 +118,35 @@ def fill_gaps(known: Tensor, valid: Tensor, days: Tensor) -> Tensor:
         start = torch.where(started, left[t], right[t])  # before the first observation: that one
         filled.append(start + share * (right[t] - start))  # after the last one share is 0
     return torch.stack(filled)
+
+
+def filled_rows(rows: Tensor, valid: Tensor, days: Tensor) -> Tensor:
+    """What `fill_gaps` gives, bit for bit, with two look-ups per step instead of a scan over all bands.
+
+    Args:
+        rows: (N, T, C); what stands where nothing was observed is not read.
+        valid: (T, N), True = observed.
+        days: (T,), increasing.
+
+    Returns:
+        (N, T, C).
+    """
+    pixels, steps, bands = rows.shape
+    step = torch.arange(steps, device=rows.device).unsqueeze(1)
+    back = torch.arange(steps - 1, -1, -1, device=rows.device)
+    left = torch.where(valid, step, -1).cummax(dim=0).values  # (T, N)
+    right = torch.where(valid, step, steps)[back].cummin(dim=0).values[back]
+    started, goes_on = left >= 0, right < steps
+    never = ~(started[-1])  # (N,)
+    first = torch.where(started, left, right).clamp_(max=steps - 1)
+    second = torch.where(goes_on, right, left).clamp_(min=0)
+    share = (days.unsqueeze(1) - days[first]) / (days[second] - days[first]).clamp(min=1.0)
+    share = torch.where(started & goes_on, share, 0.0).to(rows.dtype)
+    start = torch.arange(0, pixels * steps, steps, device=rows.device)  # (N,) of each pixel in the flat rows
+    flat = rows.view(pixels * steps, bands)
+    here, there = (flat[(index + start).t().reshape(-1)] for index in (first, second))
+    filled = there.sub_(here).mul_(share.t().reshape(-1, 1)).add_(here).view(rows.shape)
+    return filled.masked_fill_(never.view(-1, 1, 1), 0.0)
 
 
 def _carried(values: Sequence[Tensor], seen: Sequence[Tensor]) -> list[Tensor]:

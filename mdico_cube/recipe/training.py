@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from mdico_cube.recipe.samples import AugmentSection
 from mdico_cube.recipe.section import Section, no_twice
 
-Precision = Literal["32-true", "bf16"]
+Precision = Annotated[
+    Literal["32-true", "bf16", "fp16", "int8"], BeforeValidator(lambda value: "32-true" if value == "fp32" else value)
+]
+"""Arithmetic of a model that maps; fp32 is another name of 32-true."""
+Engine = Literal["torch", "compile", "onnx", "openvino"]
+"""What computes a model that maps."""
 
 
 class EncoderSection(Section):

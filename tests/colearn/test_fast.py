@@ -7,7 +7,7 @@ import torch
 from colearn_toys import LEGEND, make_batch, make_inputs, make_section
 from torch import Tensor, nn
 
-from mdico_cube.colearn import fast
+from mdico_cube.colearn import engines
 from mdico_cube.colearn.chains import Affine, UnfoldableError, fold, joined
 from mdico_cube.colearn.fast import FoldedForm, PlainForm, fast_form
 from mdico_cube.colearn.registry import METHODS, get_method
@@ -52,7 +52,7 @@ def test_equals_the_model(method, name):
 
 @pytest.mark.parametrize("method", FOLDED)
 def test_equals_the_model_without_one_dnn(method, monkeypatch):
-    monkeypatch.setattr(fast, "_fused", lambda rows: False)
+    monkeypatch.setattr(engines, "fused", lambda rows: False)
     check_equal(*single(method, "optical"))
 
 
@@ -78,7 +78,7 @@ def test_folds_everything_that_only_training_needs(method):
     assert isinstance(form, FoldedForm)
     assert not [m for m in form.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.Dropout)]
     assert (
-        sum(1 for m in form.modules() if isinstance(m, fast._Dense))
+        sum(1 for m in form.modules() if isinstance(m, engines.Dense))
         == {"independent": 2, "mdico": 5, "fullco": 5, "dsensd-plus": 3}[method]
     )
 
@@ -124,7 +124,7 @@ def filled(module: nn.Module) -> nn.Module:
 
 def run(maps: list[Affine], rows: Tensor) -> Tensor:
     for each in maps:
-        rows = fast._module(each, torch.float32)(rows)
+        rows = engines.affine_module(each, torch.float32)(rows)
     return rows
 
 

@@ -1,0 +1,115 @@
+"""The branches of a folded model in, the same as torch modules from normalised rows to logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mdico_cube.colearn.chains import Affine
+
+Branches = Sequence[Sequence[Affine]]
+"""Affine maps of each branch, from (N, T, C) to (N, K); the sum of their outputs is the model's."""
+_ONE = [1, 1]
+
+
+class RowModel(Protocol):
+    """What computes the branches."""
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(N, T, C) float32 normalised, gaps filled, to logits (N, K) float32."""
+
+
+class FloatBranches(nn.Module):
+    """Branches as channels-last convolutions and dense maps; the last map of each and the sum stay in float32."""
+
+    def __init__(self, branches: Branches, kind: torch.dtype = torch.float32, plain: bool = False) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(
+                *(affine_module(each, kind, plain) for each in maps[:-1]), affine_module(maps[-1], torch.float32, plain)
+            )
+            for maps in branches
+        )
+        self.kind = kind
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """See RowModel."""
+        rows = rows.to(self.kind)
+        return torch.stack([branch(rows) for branch in self.branches]).sum(dim=0)
+
+
+class _Convolution(nn.Module):
+    """A convolution over time: (N, T, C) to (N, T, out) as a channels-last image of one row."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, affine: Affine, kind: torch.dtype, plain: bool) -> None:
+        super().__init__()
+        weight = affine.weight.unsqueeze(2).to(kind).contiguous(memory_format=torch.channels_last)
+        self.register_buffer("weight", weight)  # (out, in, 1, k)
+        self.register_buffer("bias", affine.bias.to(kind))
+        self.relu, self.padding, self.plain = affine.relu, [0, affine.weight.shape[2] // 2], plain
+
+    def forward(self, rows: Tensor) -> Tensor:
+        image = as_image(rows)
+        if not self.plain and fused(image):
+            then = "relu" if self.relu else "none"
+            out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                image, self.weight, self.bias, self.padding, _ONE, _ONE, 1, then, [], ""
+            )
+        else:
+            out = F.conv2d(image, self.weight, self.bias, padding=self.padding)
+            out = out.relu() if self.relu else out
+        return as_rows(out)
+
+
+class Dense(nn.Module):
+    """A linear map of the whole row: (N, T, C) or (N, in) to (N, out)."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, affine: Affine, kind: torch.dtype, plain: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("weight", affine.weight.to(kind).contiguous())
+        self.register_buffer("bias", affine.bias.to(kind))
+        self.relu, self.plain = affine.relu, plain
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """The map, and its positive part where it has a ReLU."""
+        rows = rows.flatten(1).to(self.weight.dtype)
+        if not self.plain and fused(rows):
+            then = "relu" if self.relu else "none"
+            return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, then, [], "")  # type: ignore[no-any-return]
+        out = F.linear(rows, self.weight, self.bias)
+        return out.relu() if self.relu else out
+
+
+def affine_module(affine: Affine, kind: torch.dtype, plain: bool = False) -> nn.Module:
+    """One map as a module; a plain one uses public operators only."""
+    return _Convolution(affine, kind, plain) if affine.over_time else Dense(affine, kind, plain)
+
+
+def as_image(rows: Tensor) -> Tensor:
+    """(N, T, C) as a channels-last image (N, C, 1, T), without a copy."""
+    return rows.unsqueeze(1).permute(0, 3, 1, 2)
+
+
+def as_rows(image: Tensor) -> Tensor:
+    """(N, C, 1, T) as (N, T, C), without a copy where it is channels-last."""
+    return image.permute(0, 2, 3, 1)[:, 0]
+
+
+def fused(rows: Tensor) -> bool:
+    """Whether oneDNN can add bias and ReLU while it multiplies (an eighth faster); else the public operators do."""
+    if rows.device.type != "cpu" or not (torch.backends.mkldnn.enabled and torch._C._has_mkldnn):
+        return False
+    ops = torch.ops.mkldnn
+    if not (hasattr(ops, "_convolution_pointwise") and hasattr(ops, "_linear_pointwise")):
+        return False
+    return rows.dtype == torch.float32 or (rows.dtype == torch.bfloat16 and bool(ops._is_mkldnn_bf16_supported()))
