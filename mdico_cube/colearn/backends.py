@@ -58,7 +58,7 @@ def compiled(module: Callable[..., Tensor]) -> Callable[..., Tensor]:
         try:
             return found(*given)
         except torch._dynamo.exc.TorchDynamoException as error:  # no compiler, or a model it cannot follow
-            reason = str(error).strip().splitlines()[0]
+            reason = " ".join(str(error).split()[:20])
             raise MdicoError(
                 f"maps.backend compile: torch.compile failed ({reason}). It needs a C++ compiler; or use torch."
             ) from error

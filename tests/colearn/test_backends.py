@@ -58,6 +58,7 @@ def test_bytes_are_what_the_simulation_says(backend, name, method):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
 @pytest.mark.parametrize("precision", ["32-true", "bf16"])
 def test_compiled_equals_eager(case, precision):
     model, values, valid, *_ = case
