@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from mdico_cube.cube.clusters import processors
 from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.duplicates import item_time
-from mdico_cube.cube.execute import threads_each
+from mdico_cube.cube.execute import shards_at_once, threads_each
 from mdico_cube.cube.plan import BuildPlan, LayerPlan
 from mdico_cube.cube.target import cube_location
 from mdico_cube.progress import size_text
-from mdico_cube.recipe import ClusterSection, Recipe
+from mdico_cube.recipe import Recipe
 
 _TILE = 512  # side of a block of a cloud-optimized GeoTIFF
 _HEADS = 2  # requests before the first block: head and directory
@@ -110,7 +109,8 @@ def estimate(plan: BuildPlan, recipe: Recipe, calibrate: bool = False) -> dict[s
     found = costs(plan, threads_each(cluster), calibrate)
     memory = max((cost.memory for cost in found.values()), default=0)
     seconds = [cost.seconds for cost in found.values() if cost.seconds is not None]
-    workers = _workers(cluster)
+    at_once = shards_at_once(cluster)
+    workers = 1 if cluster.settled == "loop" else at_once
     stored = sum(plan.bytes_stored(layer) for layer in plan.every)
     return {
         "modalities": {name: _plain(cost) for name, cost in found.items()},
@@ -119,7 +119,7 @@ def estimate(plan: BuildPlan, recipe: Recipe, calibrate: bool = False) -> dict[s
         "memory_per_task": memory,
         "workers": workers,
         "seconds": round(sum(seconds) / workers, 1) if seconds else None,
-        "warnings": warnings(memory, workers, stored, recipe),
+        "warnings": warnings(memory, at_once, stored, recipe),
     }
 
 
@@ -127,20 +127,13 @@ def _plain(cost: Cost) -> Mapping[str, Any]:
     return {name: getattr(cost, name) for name in Cost.__slots__}
 
 
-def _workers(cluster: ClusterSection) -> int:
-    """Shards built at once; the most that an adaptive cluster grows to."""
-    if cluster.settled == "loop":
-        return 1
-    return cluster.adapt[1] if cluster.adapt else cluster.workers or processors()
-
-
-def warnings(memory: int, workers: int, stored: int, recipe: Recipe) -> list[str]:
-    """What this machine cannot give: memory for all workers, room for the cube."""
+def warnings(memory: int, at_once: int, stored: int, recipe: Recipe) -> list[str]:
+    """What this machine cannot give: memory for all shards in hand at once, room for the cube."""
     said = []
     free = psutil.virtual_memory().available
-    if recipe.cluster.settled in ("loop", "threads", "local") and memory * workers > free:
+    if recipe.cluster.settled in ("loop", "threads", "local") and memory * at_once > free:
         said.append(
-            f"memory: {workers} tasks of {size_text(memory)} at once need more than the {size_text(free)} that are "
+            f"memory: {at_once} tasks of {size_text(memory)} at once need more than the {size_text(free)} that are "
             "free here. Use fewer workers or a smaller store.shard."
         )
     place = cube_location(recipe)

@@ -135,20 +135,29 @@ def crew_for(section: ClusterSection) -> Iterator[Crew]:
         MdicoError: the cluster's package is missing, it cannot be started, or its scheduler cannot be reached.
     """
     kind = section.settled
-    if kind == "loop":
-        yield LoopCrew()
-    elif kind == "threads":
-        yield ThreadCrew(section.workers or processors())
+    if kind in ("loop", "threads"):
+        shards = shards_at_once(section)
+        yield LoopCrew() if kind == "loop" and shards == 1 else ThreadCrew(shards)
     else:
         with dask_client(section) as client:
             yield DaskCrew(client)
 
 
+def shards_at_once(section: ClusterSection) -> int:
+    """Shards in hand at the same time; the most that an adaptive cluster grows to.
+
+    A loop begins the next shard while the last is composed and written, unless it reads one file at a time.
+    """
+    if section.settled == "loop":
+        return 2 if threads_each(section) > 1 else 1
+    return section.adapt[1] if section.adapt else section.workers or processors()
+
+
 def threads_each(section: ClusterSection) -> int:
-    """Files that one job reads at once."""
-    if section.threads is not None:
-        return section.threads
-    return processors() if section.settled == "loop" else max(1, processors() // (section.workers or processors()))
+    """Files that the shards of one process read at once, all together."""
+    kind, shards = section.settled, section.workers or processors()
+    each = section.threads or (processors() if kind == "loop" else max(1, processors() // shards))
+    return each * shards if kind == "threads" and each > 1 else each
 
 
 def cluster_for(section: ClusterSection, workers: int | None = None, scheduler: str | None = None) -> ClusterSection:

@@ -50,15 +50,17 @@ class ClusterSection(Section):
         "auto", "loop", "threads", "local", "scheduler", "slurm", "pbs", "sge", "lsf", "oar", "moab", "htcondor",
         "gateway", "kubernetes",
     ] = "auto"  # fmt: skip
-    """Who works: loop = one shard after the other in this process; threads = some at once in this process; local =
-    Dask worker processes on this machine; scheduler = a Dask scheduler that runs already (address); slurm, pbs, sge,
-    lsf, oar, moab, htcondor = a batch system (dask-jobqueue); gateway and kubernetes = dask-gateway and
-    dask-kubernetes. auto takes scheduler where an address is given, local for several workers, else loop."""
+    """Who works: loop = one shard after the other in this process, the next one read while the last is composed and
+    written; threads = some at once in this process; local = Dask worker processes on this machine; scheduler = a Dask
+    scheduler that runs already (address); slurm, pbs, sge, lsf, oar, moab, htcondor = a batch system (dask-jobqueue);
+    gateway and kubernetes = dask-gateway and dask-kubernetes. auto takes scheduler where an address is given, local
+    for several workers, else loop."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Shards built at once: threads, worker processes, or jobs of a batch system; null = one per processor, and one
     in all for auto."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """Files that one shard reads at once; null = the processors of this machine shared among the workers."""
+    """Files that one shard reads at once; null = the processors of this machine shared among the workers. With 1 a
+    loop has one shard in hand, otherwise two."""
     memory: str | None = None
     """Memory of one local worker, such as 4GB; null = an equal share of this machine's."""
     adapt: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = None

@@ -61,8 +61,9 @@ def test_a_machine_that_will_not_do_is_warned_of(recipe: Recipe, monkeypatch: py
     assert estimate(plan, recipe)["warnings"] == []
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    recipe = recipe.model_copy(update={"cluster": ClusterSection(threads=2)})
     memory, disk = estimate(plan, recipe)["warnings"]
-    assert memory.startswith("memory: 1 tasks of")
+    assert memory.startswith("memory: 2 tasks of")
     assert "Use fewer workers or a smaller store.shard" in memory
     assert disk.startswith("disk: the cube takes up to")
 

@@ -50,7 +50,7 @@ def section(request: pytest.FixtureRequest) -> ClusterSection:
     if request.param == "dask":
         address = request.getfixturevalue("cluster").scheduler_address
         return ClusterSection(kind="scheduler", address=address)
-    return ClusterSection(kind=request.param, workers=2)
+    return ClusterSection(kind=request.param, workers=2, threads=1)
 
 
 def test_every_job_is_done_once(section: ClusterSection) -> None:
@@ -100,8 +100,13 @@ def test_the_kind_is_settled_by_what_is_given() -> None:
     assert cluster_for(ClusterSection(kind="slurm", adapt=(1, 9)), workers=3).workers == 3
     assert cluster_for(ClusterSection(kind="slurm"), scheduler="tcp://there:1").settled == "scheduler"
     assert threads_each(ClusterSection(threads=7)) == 7
-    with crew_for(ClusterSection()) as crew:
+    assert threads_each(ClusterSection(kind="threads", workers=3, threads=4)) == 12, "of the whole process"
+    assert threads_each(ClusterSection(kind="threads", workers=3, threads=1)) == 1
+    with crew_for(ClusterSection(threads=1)) as crew:
         assert isinstance(crew, LoopCrew)
+    with crew_for(ClusterSection(threads=3)) as crew:
+        assert isinstance(crew, ThreadCrew)
+        assert [crew.room(flying) for flying in range(4)] == [True, True, True, False], "two at work, one at hand"
     with crew_for(ClusterSection(kind="threads")) as crew:
         assert isinstance(crew, ThreadCrew)
 

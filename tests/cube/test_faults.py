@@ -200,9 +200,9 @@ def test_the_second_builder_finishes_what_the_first_dies_over(
     facts: dict[str, Any], path: Path, whole: Path, tmp_path: Path, spawn: Callable[..., Any]
 ) -> None:
     slow, fast = tmp_path / "slow", tmp_path / "fast"
-    first = spawn(child_build, facts, str(slow), 3600.0, {"kind": "loop"})
+    first = spawn(child_build, facts, str(slow), 3600.0, {"kind": "loop", "threads": 1})
     wait_until(slow.exists)
-    second = spawn(child_build, facts, str(fast), 0.0, {"kind": "loop"})
+    second = spawn(child_build, facts, str(fast), 0.0, {"kind": "loop", "threads": 1})
     wait_until(lambda: len(finished(path)) == JOBS - 1)
     time.sleep(0.3)
     assert second.is_alive(), "it waits for the shard that the first has in hand"
