@@ -7,13 +7,37 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
+from mdico_cube.benchmarks.pixel_series import PixelSeries
 from mdico_cube.errors import MdicoError
 
 Rows = npt.NDArray[np.int64]
 Fold = tuple[Rows, Rows]
 """Row numbers that train, and row numbers that are scored."""
+
+
+def series_folds(series: PixelSeries, folds: int, protocol: str, seed: int = 0) -> list[Fold]:
+    """The official split where the benchmark has one; else K folds of its rows, see `make_folds`.
+
+    Raises:
+        MdicoError: more folds than groups, or a class that the training part of a fold would lack.
+    """
+    if series.official is not None:
+        return [(np.flatnonzero(~series.official), np.flatnonzero(series.official))]
+    if series.task == "classes":
+        return make_folds(series.target, series.groups, series.classes, folds, protocol, seed)
+    honest = protocol == "honest"
+    check_folds(folds, series.groups if honest else np.arange(len(series.target)))
+    maker = (GroupKFold if honest else KFold)(folds, shuffle=True, random_state=seed)
+    return list(maker.split(series.target, groups=series.groups if honest else None))
+
+
+def check_folds(folds: int, groups: Rows) -> None:
+    """Raise MdicoError where there are more folds than groups, or a single one."""
+    units = len(np.unique(groups))
+    if not 2 <= folds <= units:
+        raise MdicoError(f"{folds} folds cannot be made of {units} groups. Use from 2 to {units} folds.")
 
 
 def make_folds(
@@ -32,10 +56,8 @@ def make_folds(
     Raises:
         MdicoError: more folds than groups, or a class that the training part of a fold would lack.
     """
-    units = len(np.unique(groups)) if protocol == "honest" else len(target)
-    if not 2 <= folds <= units:
-        raise MdicoError(f"{folds} folds cannot be made of {units} groups. Use from 2 to {units} folds.")
     honest = protocol == "honest"
+    check_folds(folds, groups if honest else np.arange(len(target)))
     maker = StratifiedGroupKFold if honest else StratifiedKFold
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -26,26 +27,40 @@ _DEGREES = 0.1  # side of a cell of places that become one group
 
 @dataclass(frozen=True)
 class PixelSeries:
-    """N labelled pixels."""
+    """N labelled pixels, or N labelled patches of a few pixels."""
 
     name: str
     values: dict[str, Floats]
-    """Modality -> (N, T, C) in physical units, 0 where not observed; T = 1 for a modality without time."""
+    """Modality -> (N, T, C), or (N, T, C, h, w) for patches, in physical units, 0 where not observed; T = 1 for a
+    modality without time."""
     valid: dict[str, Bools]
-    """Modality -> (N, T), True = observed in every band."""
+    """Modality -> (N, T), or (N, T, h, w), True = observed in every band."""
     steps: dict[str, tuple[str, ...]]
     """Modality -> ISO date of each step; one empty string without time."""
-    target: npt.NDArray[np.int64]
-    """(N,) class index."""
+    target: Array
+    """(N,) int64 class index or labels as bits of an integer, or float32 value."""
     classes: tuple[str, ...]
+    """Of the index, the bits, or the name of the one value."""
     groups: npt.NDArray[np.int64]
     """(N,) pixels of one group never stand on both sides of an honest split."""
     digest: str
-    """SHA-256 of the file."""
+    """SHA-256 of the data."""
+    task: Literal["classes", "multilabel", "regression"] = "classes"
+    official: Bools | None = None
+    """(N,) True = scored, where the benchmark has a split of its own; it stands instead of folds."""
+
+    @property
+    def side(self) -> int:
+        """Pixels along a patch; 1 for series of pixels."""
+        return max(array.shape[-1] if array.ndim == 4 else 1 for array in self.valid.values())
 
 
 def read_pixel_series(
-    path: Path, label: str, modalities: Sequence[str] | None = None, group: str | None = None, min_samples: int = 10
+    path: Path,
+    label: str | None = None,
+    modalities: Sequence[str] | None = None,
+    group: str | None = None,
+    min_samples: int = 10,
 ) -> PixelSeries:
     """Read a set of pixel series.
 
@@ -64,17 +79,14 @@ def read_pixel_series(
         MdicoError: no such file or column, shapes that differ, nothing left, or no way to group.
     """
     columns = _columns(path)
+    if label is None:
+        raise MdicoError(f"{path}: name the column with the class (--label). It holds: {', '.join(columns)}.")
     names = tuple(modalities) if modalities else tuple(n for n, a in columns.items() if _is_modality(a))
     for name in (*names, label, *([group] if group else [])):
         if name not in columns:
             raise MdicoError(f"{path}: has no {name!r}. It holds: {', '.join(columns)}.")
-    target, classes = _classes(columns[label], min_samples, f"{path}: column {label!r}")
+    target, classes = class_index(columns[label], min_samples, f"{path}: column {label!r}")
     rows = np.flatnonzero(target >= 0)
-    if len(classes) < 2:
-        raise MdicoError(
-            f"{path}: column {label!r} has {len(classes)} classes with at least {min_samples} pixels, two are needed. "
-            "Lower min_samples or choose another column."
-        )
     values, valid, steps = {}, {}, {}
     for name in names:
         series = _series(path, name, columns[name], len(target))[rows]
@@ -131,7 +143,12 @@ def _steps(path: Path, columns: dict[str, Array], count: int) -> tuple[str, ...]
     return tuple(str(day.date()) for day in days)
 
 
-def _classes(column: Array, least: int, where: str) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+def class_index(column: Array, least: int, where: str) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """(N,) index of each value among those that occur often enough, -1 = none of them; and their names.
+
+    Raises:
+        MdicoError: no plain column, NaN, or fewer than two classes.
+    """
     if column.ndim != 1:
         raise MdicoError(f"{where} must hold one value per pixel, came {column.shape}. Name the label's column.")
     if column.dtype.kind == "f" and np.isnan(column).any():
@@ -139,6 +156,11 @@ def _classes(column: Array, least: int, where: str) -> tuple[npt.NDArray[np.int6
     names = column.astype(str)
     found, counts = np.unique(names, return_counts=True)
     kept = [str(n) for n, count in zip(found, counts, strict=True) if count >= least and n.lower() not in UNKNOWN]
+    if len(kept) < 2:
+        raise MdicoError(
+            f"{where} has {len(kept)} classes with at least {least} pixels, two are needed. "
+            "Lower min_samples or choose another column."
+        )
     index = {name: i for i, name in enumerate(kept)}
     return np.array([index.get(str(name), -1) for name in names], dtype=np.int64), tuple(kept)
 
@@ -148,5 +170,31 @@ def _groups(path: Path, columns: dict[str, Array], group: str | None) -> npt.NDA
         return np.unique(columns[group].astype(str), return_inverse=True)[1].astype(np.int64)
     if "lat" not in columns or "lon" not in columns:
         raise MdicoError(f"{path}: has no lat and lon to group by. Name a column that says what belongs together.")
-    cells = np.floor(np.stack([columns["lat"], columns["lon"]], axis=1) / _DEGREES).astype(np.int64)
+    return place_groups(columns["lat"], columns["lon"])
+
+
+def place_groups(lat: Array, lon: Array) -> npt.NDArray[np.int64]:
+    """(N,) number of the cell of a tenth of a degree in which each place lies."""
+    cells = np.floor(np.stack([lat, lon], axis=1) / _DEGREES).astype(np.int64)
     return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def check_modalities(benchmark: str, wanted: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """The modalities to use; None takes all.
+
+    Raises:
+        MdicoError: one that the benchmark does not have.
+    """
+    names = tuple(wanted or known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise MdicoError(f"{benchmark}: has no {', '.join(unknown)}, it has {', '.join(known)}. Choose some of these.")
+    return names
+
+
+def digest_of(arrays: Sequence[Array]) -> str:
+    """SHA-256 of arrays, one after the other."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()

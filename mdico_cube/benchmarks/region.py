@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mdico_cube.benchmarks.folds import Rows
-from mdico_cube.benchmarks.pixel_series import PixelSeries
+from mdico_cube.benchmarks.pixel_series import PixelSeries, digest_of
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.samples import open_samples
 from mdico_cube.patches.sources import StoredWindows, gather
@@ -70,7 +69,7 @@ def region_series(samples: Path, modalities: Sequence[str] | None = None) -> tup
         target,
         tuple(entry.name for entry in store.legend),
         np.asarray(store.column("block"))[rows].astype(np.int64),
-        _digest([*(stored[name] for name in names), target]),
+        digest_of([*(stored[name] for name in names), target]),
     )
     return series, Division(chosen(TRAIN, VALIDATION), chosen(TEST), chosen(POOL))
 
@@ -80,10 +79,3 @@ def _centre(target: Array | None) -> Rows:
     assert target is not None
     found = target[:, 0, 0].astype(np.int64)
     return np.where(found == UNLABELLED, -1, found)
-
-
-def _digest(arrays: Sequence[Array]) -> str:
-    found = hashlib.sha256()
-    for array in arrays:
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mdico_cube.benchmarks.pixel_series import read_pixel_series
+from mdico_cube.benchmarks.cropharvest import read_cropharvest
+from mdico_cube.benchmarks.lfmc import read_lfmc
+from mdico_cube.benchmarks.pixel_series import PixelSeries, read_pixel_series
 from mdico_cube.benchmarks.run import BenchmarkPlan, run_benchmark
 from mdico_cube.benchmarks.table import Table
+from mdico_cube.benchmarks.treesat import read_treesat
 from mdico_cube.errors import look_up
 
-FORMATS = {"pixel-series": read_pixel_series}
+Reader = Callable[[Path, str | None, Sequence[str] | None, str | None, int], PixelSeries]
+"""(file or folder, label, modalities, group, smallest class) to series."""
+
+FORMATS: dict[str, Reader] = {
+    "pixel-series": read_pixel_series,
+    "cropharvest": read_cropharvest,
+    "treesatai": read_treesat,
+    "lfmc": read_lfmc,
+}
 """Benchmark -> what reads its files."""
 
 
 def benchmark(
     name: str,
     data: Path,
-    label: str,
+    label: str | None,
     out: Path,
     plan: BenchmarkPlan | None = None,
     modalities: Sequence[str] | None = None,

@@ -11,13 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from sklearn.metrics import accuracy_score, f1_score
-
 from mdico_cube.benchmarks.classical import CLASSICAL
-from mdico_cube.benchmarks.folds import Fold, Rows, make_folds
-from mdico_cube.benchmarks.neural import classical_probabilities, predict_method, subsets
+from mdico_cube.benchmarks.folds import Fold, series_folds
+from mdico_cube.benchmarks.neural import predict_classical, predict_method, subsets
 from mdico_cube.benchmarks.pixel_series import PixelSeries
+from mdico_cube.benchmarks.scores import figures_of
 from mdico_cube.benchmarks.table import Table, make_table, write_table
 from mdico_cube.colearn.encoders.registry import get_encoder
 from mdico_cube.colearn.registry import get_method
@@ -57,14 +55,11 @@ def run_benchmark(
     modalities = tuple(series.values)
     if len(modalities) < 2:
         raise MdicoError(f"a benchmark needs at least two modalities, came {', '.join(modalities)}. Name another one.")
-    split = {
-        seed: make_folds(series.target, series.groups, series.classes, plan.folds, plan.protocol, seed)
-        for seed in range(plan.seeds)
-    }
-    section = section_for(plan, modalities)
+    split = {seed: series_folds(series, plan.folds, plan.protocol, seed) for seed in range(plan.seeds)}
+    section = section_for(plan, modalities, series.task, series.side)
     prepare(folder, _identity(series, plan, section), overwrite, resume)
     methods = tuple(dict.fromkeys((*CLASSICAL, *plan.methods)))
-    jobs = [(method, seed, fold) for seed in split for fold in range(plan.folds) for method in methods]
+    jobs = [(method, seed, fold) for seed in split for fold in range(len(split[seed])) for method in methods]
     results = []
     for method, seed, fold in track(jobs, f"benchmark {series.name}", len(jobs)):
         path = folder / "runs" / f"{method}-seed{seed}-fold{fold}.json"
@@ -84,14 +79,17 @@ def run_benchmark(
     return table
 
 
-def section_for(plan: BenchmarkPlan, modalities: tuple[str, ...]) -> ColearnSection:
+def section_for(
+    plan: BenchmarkPlan, modalities: tuple[str, ...], task: str = "classes", side: int = 1
+) -> ColearnSection:
     """Training options: "paper" is the published recipe, "honest" one cycle over every training pixel."""
     published = {"learning_rate": 1e-3, "patience": 5, "schedule": "constant", "keep": "best"}
     strong = {"learning_rate": 2e-3, "schedule": "onecycle", "keep": "last"}
     facts = {
         "modalities": modalities,
         "protocol": plan.protocol,
-        "encoder": {"name": plan.encoder, "hidden": 64, "dense": 128},
+        "task": {"kind": task},
+        "encoder": {"name": plan.encoder, "hidden": 64, "dense": 128, "pool": side},
         "train": {
             **(published if plan.protocol == "paper" else strong),
             "epochs": plan.epochs,
@@ -108,24 +106,13 @@ def _one(series: PixelSeries, section: ColearnSection, method: str, seed: int, f
     train, test = fold
     with silent():
         if method in CLASSICAL:
-            guesses = _classical(series, method, seed, train, test)
+            guesses = predict_classical(series, method, seed, train, test)
         else:
             guesses = predict_method(method, series, section, seed, train, test)
     truth = series.target[test]
-    rows = {title: figures(truth, guess) for title, guess in guesses.items()}
+    classes = len(series.classes)
+    rows = {title: figures_of(series.task, truth, guess, classes) for title, guess in guesses.items()}
     return {"test": len(test), "rows": rows, "seconds": round(time.monotonic() - start, 2)}
-
-
-def _classical(series: PixelSeries, name: str, seed: int, train: Rows, test: Rows) -> dict[str, Rows]:
-    """One model per sensor and one of all of them side by side."""
-    found = classical_probabilities(series, name, seed, train, test)
-    return {title: probabilities.argmax(axis=1) for title, probabilities in found.items()}
-
-
-def figures(truth: Rows, guess: Rows) -> dict[str, float]:
-    """Macro F1 over the classes that stand in the truth, and overall accuracy."""
-    macro = f1_score(truth, guess, labels=np.unique(truth), average="macro", zero_division=0)
-    return {"f1_macro": float(macro), "accuracy": float(accuracy_score(truth, guess))}
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from mdico_cube.benchmarks.folds import Rows
 from mdico_cube.benchmarks.neural import classical_probabilities, predict_logits, train_method
 from mdico_cube.benchmarks.pixel_series import PixelSeries
 from mdico_cube.benchmarks.region import Division, region_series
-from mdico_cube.benchmarks.run import figures, prepare, silent
+from mdico_cube.benchmarks.run import prepare, silent
+from mdico_cube.benchmarks.scores import figures_of
 from mdico_cube.benchmarks.study_table import Run, StudyTable, make_study_table, write_study
 from mdico_cube.benchmarks.variants import Variant, parse_variant
 from mdico_cube.colearn.calibrate import calibration_error
@@ -164,7 +165,7 @@ def _scores(truth: Rows, probabilities: Any, classes: int) -> dict[str, Any]:
     guess = probabilities.argmax(axis=1)
     per_class = f1_score(truth, guess, labels=range(classes), average=None, zero_division=0)
     return {
-        **figures(truth, guess),
+        **figures_of("classes", truth, guess, classes),
         "ece": calibration_error(probabilities, truth),
         "f1_per_class": [round(float(value), 6) for value in per_class],
     }

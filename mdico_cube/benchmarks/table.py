@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from mdico_cube.benchmarks.pixel_series import PixelSeries
+from mdico_cube.benchmarks.scores import METRICS
 
-METRICS = {"f1_macro": "Macro F1", "accuracy": "Overall accuracy"}
+_PRINTED = {"classes": 2, "multilabel": 3, "regression": 5}  # how many of a task's figures a page shows; a file all
 _PROTOCOLS = {
     "honest": "honest protocol: spatially grouped folds, last epoch, nothing chosen on scored pixels",
     "paper": "PAPER PROTOCOL: random folds, early stopping on the scored fold; only to compare with published figures",
@@ -40,6 +41,7 @@ class Table:
     methods: tuple[str, ...]
     subsets: tuple[str, ...]
     cells: tuple[Cell, ...]
+    task: str = "classes"
 
     def cell(self, method: str, subset: str, metric: str) -> Cell | None:
         """One cell, or None where the method cannot do with this subset."""
@@ -58,23 +60,27 @@ def make_table(
     cells = []
     for method in methods:
         for subset in subsets:
-            for metric in METRICS:
-                values = [r["rows"][subset][metric] for r in results if r["method"] == method and subset in r["rows"]]
+            for metric in METRICS[series.task]:
+                rows = [r["rows"].get(subset, {}) for r in results if r["method"] == method]
+                values = [row[metric] for row in rows if metric in row]
                 if values:
                     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
                     cells.append(Cell(method, subset, metric, float(np.mean(values)), std, len(values)))
+    what = {"classes": "classes", "multilabel": "labels side by side", "regression": "value"}[series.task]
+    folds = "the official split" if series.official is not None else f"{plan['folds']} folds"
+    rows = "pixels" if series.side == 1 else "patches"
     title = (
-        f"{series.name}: {len(series.target)} pixels, {len(series.classes)} classes ({', '.join(series.classes)}), "
-        f"{plan['folds']} folds x {plan['seeds']} seeds, {plan['encoder']}, {plan['epochs']} epochs; "
+        f"{series.name}: {len(series.target)} {rows}, {len(series.classes)} {what} "
+        f"({', '.join(series.classes)}), {folds} x {plan['seeds']} seeds, {plan['encoder']}, {plan['epochs']} epochs; "
         f"{_PROTOCOLS[plan['protocol']]}"
     )
-    return Table(title, methods, subsets, tuple(cells))
+    return Table(title, methods, subsets, tuple(cells), series.task)
 
 
 def benchmark_table(table: Table) -> str:
     """One table per metric: methods down, subsets across."""
     parts = [f"{table.title}."]
-    for metric, name in METRICS.items():
+    for metric, name in list(METRICS[table.task].items())[: _PRINTED[table.task]]:
         lines = [f"| {name} | {' | '.join(table.subsets)} |", "|---|" + "---|" * len(table.subsets)]
         for method in table.methods:
             found = [table.cell(method, subset, metric) for subset in table.subsets]

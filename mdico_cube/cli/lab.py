@@ -42,10 +42,12 @@ def methods(as_json: AsJson = False) -> None:
 
 @app.command(rich_help_panel="Lab")
 def benchmark(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="pixel-series.")],
-    data: Annotated[Path, typer.Option("--data", help="The file, npz or Parquet.")],
-    label: Annotated[str, typer.Option("--label", help="Column with the class.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="pixel-series, cropharvest, treesatai or lfmc.")],
+    data: Annotated[Path, typer.Option("--data", help="The folder, or the npz or Parquet file.")],
     target: Annotated[Path, typer.Option("--out", help="Where runs and table are written.")],
+    label: Annotated[
+        str | None, typer.Option("--label", help="Column with the class; of cropharvest: binary or multi.")
+    ] = None,
     method: Annotated[str, typer.Option("--methods", help="Separated by commas.")] = "independent,mdico",
     modality: Annotated[str | None, typer.Option("--modalities", help="Separated by commas; default: all.")] = None,
     group: Annotated[
@@ -62,7 +64,8 @@ def benchmark(
 ) -> None:
     """Methods compared over folds and seeds, with random forest and gradient boosting beside them.
 
-    Example: `mdico benchmark pixel-series --data crops.npz --label crop --methods independent,mdico --out bench`
+    Example: `mdico benchmark pixel-series --data crops.npz --label crop --methods independent,mdico --out bench`, or
+    `mdico benchmark cropharvest --data cropharvest/ --label multi --folds 10 --protocol paper --out bench`
     """
     if protocol not in ("honest", "paper"):
         raise MdicoError(f"--protocol is honest or paper, came {protocol!r}. Choose one of them.")

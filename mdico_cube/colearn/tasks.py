@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,6 +29,21 @@ class Scale:
 
     mean: float = 0.0
     std: float = 1.0
+
+
+def scale_of(values: Sequence[float] | npt.NDArray[np.float32]) -> Scale:
+    """Mean and standard deviation of the values that are known.
+
+    Raises:
+        MdicoError: none is known, or all are the same.
+    """
+    known = np.asarray(values, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    if not known.size:
+        raise MdicoError("no training sample has a value: every target is NaN. Check the column of the values.")
+    if known.std() == 0:
+        raise MdicoError(f"every training sample has the same value, {known[0]:g}: there is nothing to learn.")
+    return Scale(float(known.mean()), float(known.std()))
 
 
 def make_weights(section: TaskSection, counts: Sequence[int], names: Sequence[str], samples: int) -> Tensor | None:

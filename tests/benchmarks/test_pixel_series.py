@@ -18,7 +18,8 @@ from mdico_cube.benchmarks.classical import CLASSICAL, fit_classical
 from mdico_cube.benchmarks.folds import make_folds
 from mdico_cube.benchmarks.neural import filled_features, make_inputs, subsets
 from mdico_cube.benchmarks.pixel_series import PixelSeries, read_pixel_series
-from mdico_cube.benchmarks.run import BenchmarkPlan, figures, run_benchmark, section_for
+from mdico_cube.benchmarks.run import BenchmarkPlan, run_benchmark, section_for
+from mdico_cube.benchmarks.scores import figures_of
 from mdico_cube.benchmarks.table import benchmark_table
 from mdico_cube.cli import app
 from mdico_cube.errors import MdicoError
@@ -159,7 +160,7 @@ def test_statistics_come_from_the_training_rows_alone(file: Path) -> None:
 
 def test_figures_in_plain_counts() -> None:
     truth, guess = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 2])
-    got = figures(truth, guess)
+    got = figures_of("classes", truth, guess, 3)
     assert got["accuracy"] == pytest.approx(3 / 5)
     assert got["f1_macro"] == pytest.approx((2 * 2 / (2 * 2 + 1) + 2 * 1 / (2 * 1 + 1 + 1)) / 2)
 
