@@ -68,9 +68,9 @@ def make_table(
                     cells.append(Cell(method, subset, metric, float(np.mean(values)), std, len(values)))
     what = {"classes": "classes", "multilabel": "labels side by side", "regression": "value"}[series.task]
     folds = "the official split" if series.official is not None else f"{plan['folds']} folds"
-    rows = "pixels" if series.side == 1 else "patches"
+    units = "pixels" if series.side == 1 else "patches"
     title = (
-        f"{series.name}: {len(series.target)} {rows}, {len(series.classes)} {what} "
+        f"{series.name}: {len(series.target)} {units}, {len(series.classes)} {what} "
         f"({', '.join(series.classes)}), {folds} x {plan['seeds']} seeds, {plan['encoder']}, {plan['epochs']} epochs; "
         f"{_PROTOCOLS[plan['protocol']]}"
     )
