@@ -102,12 +102,42 @@ def train(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = Fal
 
 
 @app.command(rich_help_panel="Stages")
-def predict(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False, workers: Workers = None) -> None:
-    """Bundles to maps: the whole region with one sensor at a time, as Zarr and GeoTIFF.
+def predict(
+    recipe: RecipeFile,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    workers: Workers = None,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--modality",
+            metavar="NAME",
+            help="A sensor to map with; auto = the best observed at each pixel, fused = all; repeatable.",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", metavar="FILE", help="Map only inside the polygons of a vector file.")
+    ] = None,
+    abstain: Annotated[
+        float | None,
+        typer.Option("--abstain", min=0, max=1, help="Smallest class probability that counts as an answer."),
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--output",
+            metavar="NAME",
+            help="probabilities, entropy, observations or applicability beside class and confidence; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Bundles to maps: the whole region with one sensor at a time, as Zarr and GeoTIFF. Options replace the recipe's.
 
-    Example: `mdico predict region.yml`
+    Example: `mdico predict region.yml`, or `mdico predict region.yml --modality auto --mask fields.geojson`
     """
-    for path in mdico.predict(load_recipe(recipe), overwrite, resume, workers):
+    asked = {"modalities": modality, "mask": mask and mask.resolve(), "abstain": abstain, "outputs": output}
+    maps = {key: value for key, value in asked.items() if value not in (None, [])}
+    for path in mdico.predict(load_recipe(recipe), overwrite, resume, workers, **maps):
         out.print(f"map: {path.with_suffix('.tif')}", soft_wrap=True)
 
 

@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from mdico_cube import __version__
-from mdico_cube.colearn.bundle_config import BundleConfig, Training, check_fit, read_config
+from mdico_cube.colearn.applicability import Reference
+from mdico_cube.colearn.bundle_config import Applicability, BundleConfig, Training, check_fit, read_config
 from mdico_cube.colearn.calibrate import cooled
 from mdico_cube.colearn.card import model_card, notebook_card
 from mdico_cube.colearn.disk import disk_faults
@@ -35,6 +36,7 @@ from mdico_cube.errors import MdicoError
 __all__ = ["Bundle", "BundleConfig", "add_scores", "check_fit", "load_bundle", "save_bundle"]
 
 WEIGHTS, CONFIG, ITEM, CARD = "weights.safetensors", "bundle.json", "item.json", "README.md"
+REACH = "applicability.safetensors"
 Box = tuple[float, float, float, float]
 
 
@@ -46,6 +48,8 @@ class Bundle:
     model: nn.Module
     """In eval mode: images (B, T, C, H, W) in physical units and valid (B, T, H, W) to logits (B, K, H, W)."""
     folder: Path
+    reference: Reference | None = None
+    """What its training data look like to it."""
 
     def answer(self, images: Tensor, valid: Tensor) -> Tensor:
         """Physical values (B, T, C, H, W) and observed (B, T, H, W) to what they mean, (B, K, H, W).
@@ -69,6 +73,7 @@ def save_bundle(
     scores: dict[str, Any] | None = None,
     overwrite: bool = False,
     temperature: float = 1.0,
+    reference: Reference | None = None,
 ) -> Path:
     """Export one sensor's model: weights.safetensors, bundle.json, item.json (STAC, MLM extension) and README.md.
 
@@ -84,6 +89,7 @@ def save_bundle(
         scores: figures to write into config and card.
         overwrite: replace what stands there.
         temperature: T of the calibration (`mdico_cube.colearn.calibrate`); it goes into the weights of the last map.
+        reference: what the training data look like to the model (`mdico_cube.colearn.applicability`).
 
     Returns:
         The folder.
@@ -98,8 +104,16 @@ def save_bundle(
     state = state if temperature == 1.0 else cooled(single, state, temperature)
     weights = safetensors.torch.save(state, metadata={"format": "pt"})
     config = _config(trained, modality, single, weights, name, bbox, scores or {}, temperature)
-    with disk_faults(folder), _replacing(folder) as part:
+    reach = None if reference is None else reference.pack()
+    if reference is not None and reach is not None:
+        facts = Applicability(
+            centres=len(reference.centres), threshold=reference.threshold, sha256=hashlib.sha256(reach).hexdigest()
+        )
+        config = config.model_copy(update={"applicability": facts})
+    with disk_faults(folder), replacing(folder) as part:
         (part / WEIGHTS).write_bytes(weights)
+        if reach is not None:
+            (part / REACH).write_bytes(reach)
         for file, text in _texts(config, len(weights)).items():
             (part / file).write_text(text, encoding="utf-8")
     return folder
@@ -113,7 +127,7 @@ def load_bundle(folder: Path) -> Bundle:
     """
     folder = Path(folder)
     config = read_config(folder / CONFIG)
-    state = _read_weights(folder, config)
+    state = read_weights(folder, config.weights_sha256)
     with torch.device("meta"):
         model = get_method(config.method).build_single(config.spec, len(config.classes), config.colearn)
     try:
@@ -123,7 +137,9 @@ def load_bundle(folder: Path) -> Bundle:
         raise MdicoError(
             f"bundle {folder}: the weights do not fit the config ({detail}). Export it again with this version."
         ) from error
-    return Bundle(config, model.eval().requires_grad_(False), folder)
+    reach = config.applicability
+    reference = None if reach is None else Reference.unpack(_checked(folder, REACH, reach.sha256))
+    return Bundle(config, model.eval().requires_grad_(False), folder, reference)
 
 
 def add_scores(folder: Path, scores: dict[str, Any]) -> BundleConfig:
@@ -212,26 +228,37 @@ def _texts(config: BundleConfig, weights_bytes: int) -> dict[str, str]:
     }
 
 
-def _read_weights(folder: Path, config: BundleConfig) -> dict[str, Tensor]:
-    try:
-        data = (folder / WEIGHTS).read_bytes()
-    except OSError as error:
-        raise MdicoError(
-            f"bundle {folder}: {WEIGHTS} cannot be read ({error.strerror}). Export the bundle again."
-        ) from error
-    if hashlib.sha256(data).hexdigest() != config.weights_sha256:
-        raise MdicoError(
-            f"bundle {folder}: {WEIGHTS} is not the file that was exported (its checksum differs). "
-            "Copy the bundle again or export it again."
-        )
+def read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:
+    """The weights of a bundle.
+
+    Raises:
+        MdicoError: missing, damaged, or another file than was exported.
+    """
+    data = _checked(folder, WEIGHTS, sha256)
     try:
         return safetensors.torch.load(data)
     except SafetensorError as error:
         raise MdicoError(f"bundle {folder}: {WEIGHTS} is damaged ({error}). Export the bundle again.") from error
 
 
+def _checked(folder: Path, name: str, sha256: str) -> bytes:
+    """A file of a bundle, held against its checksum."""
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise MdicoError(
+            f"bundle {folder}: {name} cannot be read ({error.strerror}). Export the bundle again."
+        ) from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise MdicoError(
+            f"bundle {folder}: {name} is not the file that was exported (its checksum differs). "
+            "Copy the bundle again or export it again."
+        )
+    return data
+
+
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path) -> Iterator[Path]:
     """A folder beside the wanted one to write into; takes its place when all went well, else vanishes."""
     part = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.part")
     part.mkdir(parents=True)

@@ -43,6 +43,19 @@ class Training(BaseModel):
     """Wall time of the training."""
 
 
+class Applicability(BaseModel):
+    """What a bundle knows of its training data's reach; see mdico_cube.colearn.applicability."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    centres: int
+    """Points that stand for the training data."""
+    threshold: float
+    """Distance in the standardised embedding that held-out pixels still have."""
+    sha256: str
+    """Digest of applicability.safetensors."""
+
+
 class BundleConfig(BaseModel):
     """One sensor's model. Everything needed to load it, to check a cube against it, and to cite it."""
 
@@ -87,6 +100,8 @@ class BundleConfig(BaseModel):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """The logits come out divided by it, which is already in the weights: confidence then tells how often the model is
     right, as measured on the validation windows; 1 = as trained."""
+    applicability: Applicability | None = None
+    """How far its training data reach; None where that was not measured."""
     scores: dict[str, Any] = {}
     """Figures of evaluations, by name."""
     versions: dict[str, str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mdico_cube.colearn.bundle import add_scores
 from mdico_cube.colearn.registry import get_method
@@ -20,11 +21,24 @@ from mdico_cube.maps.scores import MapScores, Scores
 from mdico_cube.maps.write import is_stale, map_path, write_map
 from mdico_cube.patches.extract import check_origin
 from mdico_cube.progress import say
-from mdico_cube.recipe import Recipe
+from mdico_cube.recipe import TOGETHER, MapSection, Recipe
+from mdico_cube.recipe.load import parse_section
 
 
-def predict(recipe: Recipe, overwrite: bool = False, resume: bool = False, workers: int | None = None) -> list[Path]:
+def predict(
+    recipe: Recipe, overwrite: bool = False, resume: bool = False, workers: int | None = None, **maps: Any
+) -> list[Path]:
     """Map the whole region with one sensor at a time: Zarr, Cloud-Optimized GeoTIFF and STAC item.
+
+    With the modality "auto" each pixel takes the best sensor that was observed there, with "fused" all that were; such
+    a map tells which in its layer `sensor`.
+
+    Args:
+        recipe: of the run.
+        overwrite: replace maps that are there.
+        resume: go on with them.
+        workers: shards made at the same time.
+        maps: keys of the recipe's maps section that take the place of what it says.
 
     Returns:
         The maps (Zarr); beside each stand the GeoTIFF and the STAC item, with the suffixes .tif and .json.
@@ -32,33 +46,64 @@ def predict(recipe: Recipe, overwrite: bool = False, resume: bool = False, worke
     Raises:
         MdicoError: no bundle, a bundle that does not fit the cube, or existing maps without overwrite or resume.
     """
+    recipe = _with_maps(recipe, maps)
     places, done = Places.of(recipe), []
     for method, modality, seed in _maps(recipe):
-        bundle = places.bundle(method, seed, modality)
-        if not bundle.exists():
-            raise MdicoError(f"{bundle}: there is no model. Train it with `mdico train`.")
+        bundle = _bundle(recipe, method, modality, seed)
         target = map_path(recipe.output, method, modality, seed)
-        if recipe.maps.precision == "bf16" and places.samples.exists():
+        if recipe.maps.precision == "bf16" and places.samples.exists() and isinstance(bundle, Path):
             record_bf16_loss(bundle, places.samples, places.cube)
         options = recipe.maps.options
         stale = resume and is_stale(places.cube, bundle, target, **options)
         if stale:
             say(f"predict: {target.name} was made from another model or with other options, so it is made again")
         write_map(places.cube, bundle, target, overwrite or stale, resume, workers, **options)
-        write_cog(target, target.with_suffix(".tif"), f"{recipe.name}: {method}, {modality} alone")
+        write_cog(
+            target, target.with_suffix(".tif"), f"{recipe.name}: {method}, {_TITLES.get(modality, f'{modality} alone')}"
+        )
         write_item(target, places.cube, bundle)
         done.append(target)
     write_collection(recipe.output, recipe.name)
     return done
 
 
+_TITLES = {"auto": "the best sensor at each pixel", "fused": "all sensors at each pixel"}
+
+
+def _with_maps(recipe: Recipe, maps: dict[str, Any]) -> Recipe:
+    """The recipe with other keys in its maps section, checked as a whole."""
+    if not maps:
+        return recipe
+    section = parse_section(MapSection, {**recipe.maps.model_dump(), **maps}, "maps")
+    unknown = [name for name in section.alone if name not in recipe.colearn.modalities]
+    if unknown:
+        known = ", ".join((*recipe.colearn.modalities, *TOGETHER))
+        raise MdicoError(f"maps.modalities: no model of {', '.join(unknown)} was trained. Use some of: {known}.")
+    return recipe.model_copy(update={"maps": section})
+
+
+def _bundle(recipe: Recipe, method: str, modality: str, seed: int) -> Path | list[Path]:
+    """Where the model of a map stands; several where each pixel takes the best."""
+    places = Places.of(recipe)
+    names = recipe.colearn.modalities if modality == "auto" else (modality,)
+    folders = [places.bundle(method, seed, name) for name in names]
+    for folder in folders:
+        if not folder.exists():
+            raise MdicoError(f"{folder}: there is no model. Train it with `mdico train`.")
+    return folders if modality == "auto" else folders[0]
+
+
 def _maps(recipe: Recipe) -> Iterator[tuple[str, str, int]]:
     seeds = recipe.colearn.seeds if recipe.maps.seeds == "all" else recipe.colearn.seeds[:1]
     for method in recipe.maps.methods or recipe.colearn.methods:
-        if not get_method(method).maps_alone:
+        maker = get_method(method)
+        if not maker.maps_alone:
             say(f"predict: {method} cannot map with one sensor, skipped")
             continue
         for modality in recipe.maps.modalities or recipe.colearn.modalities:
+            if modality == "fused" and not maker.any_subset:
+                say(f"predict: {method} fuses no subset of the sensors, skipped")
+                continue
             for seed in seeds:
                 yield method, modality, seed
 

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mdico_cube.batch import Batches
+from mdico_cube.colearn.applicability import Reference, references
 from mdico_cube.colearn.bundle import CONFIG, save_bundle
 from mdico_cube.colearn.bundle_config import read_config
 from mdico_cube.colearn.calibrate import calibrate
+from mdico_cube.colearn.joint import save_joint
+from mdico_cube.colearn.method import FUSED
 from mdico_cube.colearn.registry import get_method
+from mdico_cube.colearn.trained import TrainedModel
 from mdico_cube.colearn.trainer import fit
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
@@ -75,6 +79,7 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
     )
     folders = _bundles(recipe, method, seed)
     sure = calibrate(trained.model, _loader(recipe, store, stop)) if section.calibrate and honest and folders else {}
+    reach = _reach(recipe, store, trained, learn, stop) if folders else {}
     for modality, folder in zip(section.modalities, folders, strict=False):
         known = sure.get(modality)
         save_bundle(
@@ -85,7 +90,22 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
             scores={"calibration": known.scores} if known else None,
             overwrite=True,
             temperature=known.temperature if known else 1.0,
+            reference=reach.get(modality),
         )
+    if folders and get_method(method).any_subset:
+        members = {folder.name: read_config(folder / CONFIG) for folder in folders}
+        save_joint(places.bundle(method, seed, FUSED), trained, members, overwrite=True)
+
+
+def _reach(
+    recipe: Recipe, store: SampleStore, trained: TrainedModel, learn: Sequence[int], stop: Sequence[int]
+) -> dict[str, Reference]:
+    """What the training data look like to each sensor's model, for maps that say how far they may be trusted."""
+    if trained.section.task.kind != "classes":
+        return {}
+    models = {name: trained.model.single(name) for name in trained.inputs}
+    batches = _loader(recipe, store, learn, trained.seed), _loader(recipe, store, stop)
+    return references(models, *batches, len(trained.legend), trained.seed)
 
 
 def _loader(

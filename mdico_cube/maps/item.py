@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mdico_cube.colearn.joint import is_joint, load_joint
 from mdico_cube.colearn.mlm import stac_class
 from mdico_cube.cube.change import writing
+from mdico_cube.cube.items import ITEMS, read_items, uses
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import Location
+from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import read_legend
 from mdico_cube.maps.outputs import NODATA
 from mdico_cube.maps.write import find_maps, read_map
@@ -26,18 +30,20 @@ COLLECTION = "collection.json"
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _ZARR = "application/vnd.zarr; version=3"
 _JSON, _GEOJSON = "application/json", "application/geo+json"
+_PARQUET = "application/vnd.apache.parquet"
 
 
-def write_item(source: Path, cube: Location, bundle: Path) -> Path:
+def write_item(source: Path, cube: Location, bundle: Path | Sequence[Path]) -> Path:
     """Write the STAC item of one map as `<stem>.json` beside `<stem>.tif`, whole or not at all.
 
-    It names the grid, the season, the classes with their colours, and links to the cube and to the model's own item.
+    It names the grid, the season, the classes with their colours, and links to the cube, to the items the cube was
+    built from and to the item of every model.
     Every address in it is relative, so a run's folder can move, but for a cube that lies elsewhere.
 
     Args:
         source: folder of a complete Zarr map whose GeoTIFFs stand beside it.
         cube: where the cube it was made from lies.
-        bundle: folder of the bundle it was made with.
+        bundle: folder of the bundle it was made with, or of several.
 
     Returns:
         The item's path.
@@ -59,8 +65,8 @@ def write_item(source: Path, cube: Location, bundle: Path) -> Path:
         "id": source.stem,
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "bbox": [west, south, east, north],
-        "properties": {**_when(reader, facts["modality"], source), **_properties(facts), **_projection(reader)},
-        "links": _links(target, reader.path, Path(bundle)),
+        "properties": {**_when(reader, facts["modalities"], source), **_properties(facts), **_projection(reader)},
+        "links": [*_links(target, reader.path, models_of(bundle)), *_item_links(reader, facts["modalities"], target)],
         "assets": _assets(source, classes),
         "collection": "maps",
     }
@@ -90,7 +96,7 @@ def write_collection(out: Path, name: str) -> Path | None:
         "stac_extensions": [],
         "id": "maps",
         "title": f"{name}: maps",
-        "description": "Land-cover maps, each made with one sensor alone.",
+        "description": "Land-cover maps; each says which sensor it was made with.",
         "license": "other",
         "extent": _extent(items),
         "summaries": {
@@ -107,13 +113,13 @@ def degrees_box(reader: CubeReader) -> tuple[float, float, float, float]:
     return left, bottom, right, top
 
 
-def _when(reader: CubeReader, modality: str, source: Path) -> dict[str, Any]:
-    """The days the sensor's steps begin on; a sensor without time takes those of the cube, else the map's own day."""
-    steps = [step for name in (modality, *reader.modalities) for step in reader.steps(name) if step]
+def _when(reader: CubeReader, modalities: Sequence[str], source: Path) -> dict[str, Any]:
+    """The days the sensors' steps begin on; one without time takes those of the cube, else the map's own day."""
+    steps = [step for name in (*modalities, *reader.modalities) for step in reader.steps(name) if step]
     if not steps:
         written = datetime.fromtimestamp(source.stat().st_mtime, UTC)
         return {"datetime": written.strftime("%Y-%m-%dT%H:%M:%SZ")}
-    own = [step for step in reader.steps(modality) if step] or steps
+    own = [step for name in modalities for step in reader.steps(name) if step] or steps
     return {
         "datetime": None,
         "start_datetime": f"{min(own)}T00:00:00Z",
@@ -138,13 +144,46 @@ def _projection(reader: CubeReader) -> dict[str, Any]:
     }
 
 
-def _links(target: Path, cube: Location, bundle: Path) -> list[dict[str, Any]]:
+def models_of(bundle: Path | Sequence[Path]) -> list[Path]:
+    """Folders of the single sensors' bundles that a map rests on: of one that fuses them, those beside it."""
+    folders = [Path(bundle)] if isinstance(bundle, str | Path) else [Path(one) for one in bundle]
+    if len(folders) == 1 and is_joint(folders[0]):
+        return [folders[0].with_name(name) for name in load_joint(folders[0]).config.members]
+    return folders
+
+
+def _item_links(reader: CubeReader, modalities: Sequence[str], target: Path) -> list[dict[str, Any]]:
+    """The items that were read, by their address in a STAC API; and the file of them all, where it lies beside."""
+    try:
+        answers, left_out = read_items(reader.path), uses(reader.path)
+    except MdicoError:
+        return []  # a cube that keeps no items
+    found = dict.fromkeys(
+        f"{answers[name].catalog.rstrip('/')}/collections/{item.collection_id}/items/{item.id}"
+        for name in modalities
+        if name in answers and _is_api(answers[name].catalog)
+        for item in answers[name].items
+        if item.id not in left_out.get(name, {})
+    )
+    links = [{"rel": "derived_from", "href": href, "type": _GEOJSON, "title": href.rsplit("/", 1)[1]} for href in found]
+    beside = reader.path.with_name(ITEMS) if isinstance(reader.path, Path) else None
+    if beside is not None and beside.is_file():
+        links.append(_link("derived_from", beside, target, _PARQUET, "The items of the cube, as stac-geoparquet"))
+    return links
+
+
+def _is_api(catalog: str) -> bool:
+    """A catalog of files has no address of its own for an item's id."""
+    return catalog.startswith(("http://", "https://")) and not catalog.endswith(".json")
+
+
+def _links(target: Path, cube: Location, bundles: Sequence[Path]) -> list[dict[str, Any]]:
     return [
         {"rel": "root", "href": f"./{COLLECTION}", "type": _JSON},
         {"rel": "parent", "href": f"./{COLLECTION}", "type": _JSON},
         {"rel": "collection", "href": f"./{COLLECTION}", "type": _JSON},
         _link("derived_from", cube, target, _ZARR, "The cube"),
-        _link("derived_from", bundle / "item.json", target, _GEOJSON, "The model"),
+        *(_link("derived_from", bundle / "item.json", target, _GEOJSON, "The model") for bundle in bundles),
     ]
 
 

@@ -14,7 +14,11 @@ import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from mdico_cube.colearn.bundle import save_bundle
+from mdico_cube.batch import Batch
+from mdico_cube.colearn.applicability import references
+from mdico_cube.colearn.bundle import CONFIG, save_bundle
+from mdico_cube.colearn.bundle_config import read_config
+from mdico_cube.colearn.joint import save_joint
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.trainer import TrainedModel
 from mdico_cube.cube.labels import write_labels
@@ -189,10 +193,30 @@ def make_bundles(folder: Path, method: str, seed: int) -> None:
     model = get_method(method)(inputs, len(CLASSES), section, None).eval()
     for name in section.modalities:
         _balance(model.single(name), inputs[name])
-    row = {"epoch": 0, "train_loss": 1.0, "val_loss": 1.0, "val_f1": 0.5, **{f"val_f1_{m}": 0.5 for m in inputs}}
+    row = {
+        "epoch": 0,
+        "train_loss": 1.0,
+        "val_loss": 1.0,
+        "val_f1": 0.5,
+        "val_f1_sentinel1": 0.5,
+        "val_f1_sentinel2": 0.7,
+    }
     trained = TrainedModel(model, method, inputs, CLASSES, section, [row], 0, 10, (4, 3, 3), 1.0, seed)
+    draw = torch.Generator().manual_seed(seed)
+    batches = [_windows(inputs, 60, draw) for _ in range(2)]
+    known = references({name: model.single(name) for name in inputs}, batches[:1], batches[1:], len(CLASSES))
     for name in section.modalities:
-        save_bundle(folder / name, trained, name)
+        save_bundle(folder / name, trained, name, reference=known[name])
+    save_joint(folder / "fused", trained, {name: read_config(folder / name / CONFIG) for name in inputs})
+
+
+def _windows(inputs: dict[str, InputSpec], count: int, draw: torch.Generator) -> Batch:
+    images, valid = {}, {}
+    for name, spec in inputs.items():
+        mean, std = (torch.tensor(values)[:, None, None] for values in (spec.stats.mean, spec.stats.std))
+        images[name] = mean + std * torch.randn(count, len(STEPS), len(spec.stats.mean), 1, 1, generator=draw)
+        valid[name] = torch.ones(count, len(STEPS), 1, 1, dtype=torch.bool)
+    return Batch(images, valid, torch.arange(count).view(-1, 1, 1) % len(CLASSES))
 
 
 def _balance(model: torch.nn.Module, spec: InputSpec) -> None:
