@@ -73,8 +73,8 @@ def build_cube(
     task = partial(ShardTask, run_job, path, threads=threads_each(cluster), durable=recipe.store.durable)
     with Claims(WorkFolder(path), plan.identity) as claims:
         with claims.holding("cube"):
-            if not claims.others():
-                recover(path)
+            if not claims.others() and recover(path) and open_reader(path).geobox != plan.geobox:
+                raise MdicoError(f"{path}: an update that was stopped has been finished. Run the same command again.")
             if update and exists(path) and not overwrite:
                 _update(path, plan, recipe, claims)
             if exists(path) and not overwrite:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from mdico_cube.errors import MdicoError
 
 _DRAFT = "mdico-draft"
 """Marks a prefix of an object store in which a cube is being created, so that what is left of a stop may be cleared."""
-_AT_ONCE = 32
+_AT_ONCE = 8
 
 
 class writing:  # noqa: N801 - reads as a phrase: with writing(place)
@@ -136,33 +136,34 @@ def creating(location: Location, overwrite: bool = False) -> Iterator[Store]:
         elif is_icechunk(place):
             _put_commit(draft, place)
         else:
-            _put_objects(draft, place)
+            put_objects(draft, place)
 
 
 def _put_folder(draft: Store, place: Path, overwrite: bool) -> None:
     beside = place.with_name(f".{place.name}.draft")
     shutil.rmtree(beside, ignore_errors=True)
     beside.parent.mkdir(parents=True, exist_ok=True)
-    _copy(draft, open_store(beside, "w"))
+    copy_keys(draft, open_store(beside, "w"))
     if overwrite and place.exists():
         shutil.rmtree(place)
     beside.rename(place)
 
 
-def _put_objects(draft: Store, address: str) -> None:
+def put_objects(draft: Store, address: str) -> None:
+    """Put a whole cube in the place of whatever of ours lies at an address, the root's metadata last."""
     consolidate(draft)
     store = open_store(address, "w")
     sync(store.delete(ROOT))  # from here on the old cube does not exist
     write_key(store, _DRAFT, b"")
-    _delete(store, [key for key in keys_under(store) if key != _DRAFT])
-    _copy(draft, store)
+    delete_keys(store, [key for key in keys_under(store) if key != _DRAFT])
+    copy_keys(draft, store)
     sync(store.delete(_DRAFT))
 
 
 def _put_commit(draft: Store, address: str) -> None:
     session = icechunk_repository(address, create=True).writable_session("main")
     sync(session.store.clear())
-    _copy(draft, session.store)
+    copy_keys(draft, session.store)
     _commit(address, session, "cube created")
 
 
@@ -182,25 +183,31 @@ def _check_replaceable(place: Location, overwrite: bool) -> None:
             raise MdicoError(f"{place}: holds objects that are no cube of ours. Choose another prefix or remove them.")
 
 
-def _copy(source: Store, target: Store) -> None:
-    """Every key, many at a time, the root's metadata last."""
+def copy_keys(source: Store, target: Store, names: Mapping[str, str] | None = None) -> None:
+    """Copy keys, many at a time: all of them, the root's metadata last, or those named, to other names."""
 
-    async def put(key: str, free: asyncio.Semaphore) -> None:
+    async def put(key: str, name: str, free: asyncio.Semaphore) -> None:
         async with free:
             value = await source.get(key, default_buffer_prototype())
             assert value is not None
-            await target.set(key, value)
+            await target.set(name, value)
 
-    async def put_all(keys: list[str]) -> None:
+    async def put_all(batches: Sequence[Mapping[str, str]]) -> None:
         free = asyncio.Semaphore(_AT_ONCE)
-        facts = {key for key in keys if key.endswith(f"/{ROOT}")}  # an icechunk array takes no chunk before them
-        for batch in (facts, set(keys) - facts - {ROOT}, {ROOT}):
-            await asyncio.gather(*(put(key, free) for key in sorted(batch)))
+        for batch in batches:
+            await asyncio.gather(*(put(key, name, free) for key, name in sorted(batch.items())))
 
-    sync(put_all(keys_under(source)))
+    if names is not None:
+        sync(put_all([names]))
+        return
+    keys = keys_under(source)
+    facts = {key for key in keys if key.endswith(f"/{ROOT}")}  # an icechunk array takes no chunk before them
+    sync(put_all([{key: key for key in batch} for batch in (facts, {*keys} - facts - {ROOT}, {ROOT})]))
 
 
-def _delete(store: Store, keys: list[str]) -> None:
+def delete_keys(store: Store, keys: Sequence[str]) -> None:
+    """Remove keys, many at a time."""
+
     async def delete(key: str, free: asyncio.Semaphore) -> None:
         async with free:
             await store.delete(key)

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
 
 from mdico_cube.cube.change import changing, creating, writing
@@ -47,25 +48,40 @@ def create_cube(
         MdicoError: the place cannot be written, or holds something that is no cube.
     """
     with creating(path, overwrite) as draft:
-        root = xr.Dataset(coords=grid_coords(geobox), attrs={**_root_attrs(geobox, layers, chunk, shard), **attrs})
-        root.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
-        for layer in layers:
-            coarse = layer.modality.coarse
-            if coarse:
-                dataset, encoding = _coarse_template(layer)
-            else:
-                dataset, encoding = _template(geobox, layer, chunk, shard, level, sharded)
-            dataset.to_zarr(
-                draft,
-                group=layer.modality.name,
-                mode="a",
-                zarr_format=3,
-                consolidated=False,
-                compute=False,
-                encoding=encoding,
-            )
-            create_ledger(draft, layer.modality.name, (1, 1) if coarse else ledger_shape)
+        lay_out(draft, geobox, layers, chunk, shard, attrs, ledger_shape, level, sharded)
     forget_readers()
+
+
+def lay_out(
+    draft: Store,
+    geobox: GeoBox,
+    layers: Sequence[Layer],
+    chunk: int,
+    shard: int,
+    attrs: Mapping[str, Any],
+    ledger_shape: tuple[int, int],
+    level: int = LEVEL,
+    sharded: bool = True,
+) -> None:
+    """Write that metadata into an empty store, wherever it goes from there."""
+    root = xr.Dataset(coords=grid_coords(geobox), attrs={**_root_attrs(geobox, layers, chunk, shard), **attrs})
+    root.to_zarr(draft, mode="w", zarr_format=3, consolidated=False)
+    for layer in layers:
+        coarse = layer.modality.coarse
+        if coarse:
+            dataset, encoding = _coarse_template(layer)
+        else:
+            dataset, encoding = _template(geobox, layer, chunk, shard, level, sharded)
+        dataset.to_zarr(
+            draft,
+            group=layer.modality.name,
+            mode="a",
+            zarr_format=3,
+            consolidated=False,
+            compute=False,
+            encoding=encoding,
+        )
+        create_ledger(draft, layer.modality.name, (1, 1) if coarse else ledger_shape)
 
 
 def grid_coords(geobox: GeoBox) -> dict[Any, Any]:

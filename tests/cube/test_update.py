@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from odc.geo.geobox import GeoBox
+from s3_server import KINDS
 from toy_world import BOUNDS
 
 from mdico_cube.cube import build as build_module
+from mdico_cube.cube import change as change_module
 from mdico_cube.cube import update as update_module
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import CubeReader
+from mdico_cube.cube.target import Location, exists, keys_under, open_store
 from mdico_cube.cube.update import cover
 from mdico_cube.errors import MdicoError
 from mdico_cube.journey.cubes import _grid
@@ -25,7 +29,7 @@ from mdico_cube.recipe import Area, parse_recipe
 LEFT, BOTTOM, RIGHT, TOP = BOUNDS
 
 
-def grow(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[tuple[str, GeoBox, set[int]]]]:
+def grow(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Location, list[tuple[str, GeoBox, set[int]]]]:
     """Update the cube to the recipe; returns it and what was read: modality, block, time steps."""
     read: list[tuple[str, GeoBox, set[int]]] = []
     compute, recipe = build_module.compute_block, parse_recipe(facts)
@@ -37,14 +41,14 @@ def grow(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, 
     with monkeypatch.context() as patch:
         patch.setattr(build_module, "compute_block", noting)
         path = build_cube(recipe, update=True, plan=plan_build(recipe, geobox=_grid(recipe, True)))
-    assert isinstance(path, Path)
     return path, read
 
 
-def check_new(path: Path, facts: dict[str, Any], folder: Path) -> None:
+def check_new(path: Location, facts: dict[str, Any], folder: Path) -> None:
     """The grown cube holds what a new build on the same grid holds."""
     grown = CubeReader(path)
-    recipe = parse_recipe({**facts, "output": str(folder)})
+    store = {name: value for name, value in facts["store"].items() if name != "target"}
+    recipe = parse_recipe({**facts, "output": str(folder), "store": store})
     geobox = cover(grown.geobox, grid_for(recipe.area), grown.shard)
     new = CubeReader(build_cube(recipe, plan=plan_build(recipe, geobox=geobox)))
     whole = (slice(0, new.shape[0]), slice(0, new.shape[1]))
@@ -53,7 +57,8 @@ def check_new(path: Path, facts: dict[str, Any], folder: Path) -> None:
         assert grown.steps(name) == new.steps(name)
         np.testing.assert_array_equal(grown.stored(name, *whole), new.stored(name, *whole))
         np.testing.assert_array_equal(Ledger(path, name).digests(), Ledger(new.path, name).digests())
-    assert sorted(file.name for file in path.parent.iterdir()) == ["cube.zarr", "items.parquet"]
+    if isinstance(path, Path):
+        assert sorted(file.name for file in path.parent.iterdir()) == ["cube.zarr", "items.parquet"]
 
 
 def test_time_steps_are_appended_and_no_finished_one_is_read_again(
@@ -127,6 +132,79 @@ def test_an_update_stopped_at_any_moment_leaves_a_cube(
     path, read = grow(recipe_facts, monkeypatch)
     assert len(read) == 12
     check_new(path, recipe_facts, tmp_path / "new")
+
+
+@pytest.fixture
+def small(recipe_facts: dict[str, Any]) -> Callable[[Location], tuple[dict[str, Any], dict[str, Any]]]:
+    """A place -> recipes of a cube there: February of the middle, and three months of all of it."""
+
+    def make(place: Location) -> tuple[dict[str, Any], dict[str, Any]]:
+        facts = {**recipe_facts, "store": {**recipe_facts["store"], "target": str(place)}}
+        facts["modalities"] = {"sentinel2": {"bands": ["B04"]}, "sentinel1": {"bands": ["vv"]}, "dem": {}}
+        bounds = [LEFT + 320, BOTTOM, RIGHT, TOP - 320]
+        area = {**facts["area"], "bounds": bounds}
+        return {**facts, "area": area, "period": {"start": "2021-02-01", "end": "2021-02-28"}}, facts
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_cube_grows_wherever_it_lies(
+    kind: str, small: Any, place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, facts = small(place(kind))
+    build_cube(parse_recipe(before))
+    path, read = grow(facts, monkeypatch)
+    assert path == place(kind) or "icechunk" in kind
+    assert len([name for name, _, _ in read if name == "dem"]) == 6 - 2, "terrain that stands is not read again"
+    check_new(path, facts, tmp_path / "new")
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_an_update_in_a_bucket_that_is_stopped_is_finished_by_the_next(
+    after: int, small: Any, place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making the larger cube, marking it whole, removing the old one and copying."""
+    where = place("s3")
+    before, facts = small(where)
+    build_cube(parse_recipe(before))
+    steps = [
+        (update_module, "write_key"), (update_module, "put_objects"), (change_module, "copy_keys"),
+        (update_module, "delete_keys"),
+    ]  # fmt: skip
+    module, name = steps[after]
+    real, calls = getattr(module, name), []
+
+    def stopping(*args: Any) -> Any:
+        calls.append(1)
+        idle = (name == "copy_keys" and len(calls) == 1) or (name == "delete_keys" and not args[1])
+        if not idle:  # idle: making the larger cube, clearing what is clear
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, stopping)
+        with pytest.raises(KeyboardInterrupt):
+            grow(facts, monkeypatch)
+    assert exists(where) is (name != "copy_keys")
+    if name in ("put_objects", "copy_keys", "delete_keys"):  # the larger one is whole and goes to its place
+        assert update_module.recover(where) is True
+        assert CubeReader(where).steps("sentinel2") == ("2021-01-01", "2021-02-01", "2021-03-01")
+    path, _ = grow(facts, monkeypatch)
+    check_new(path, facts, tmp_path / "new")
+    beside = str(where).replace("cube.zarr", ".cube.zarr.grown")
+    assert keys_under(open_store(beside)) == []
+    assert [key for key in keys_under(open_store(where)) if "mdico-" in key] == []
+
+
+def test_a_plain_cube_grows(recipe_facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {**recipe_facts, "modalities": {"sentinel2": {"bands": ["B04"]}, "sentinel1": {"bands": ["vv"]}}}
+    facts["store"] = {**recipe_facts["store"], "layout": "plain"}
+    build_cube(parse_recipe({**facts, "area": {**facts["area"], "bounds": [LEFT + 320, BOTTOM, RIGHT, TOP - 320]}}))
+    path, read = grow(facts, monkeypatch)
+    assert len(read) == 2 * 4
+    assert not CubeReader(path).sharded
+    check_new(path, facts, tmp_path / "new")
 
 
 def test_growth_keeps_shards_aligned() -> None:

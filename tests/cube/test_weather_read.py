@@ -241,6 +241,20 @@ def test_a_claim_that_was_overruled_writes_nothing(facts: Facts, monkeypatch: py
     assert run_weather(path, plan.weather[0], plan.geobox).error == "no weather today."
 
 
+def test_weather_that_stands_is_carried_over_when_a_cube_grows(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    modalities = facts["modalities"]
+    facts["colearn"]["modalities"] = ["sentinel1", "era5"]
+    build_cube(parse_recipe({**facts, "modalities": {name: modalities[name] for name in ("sentinel1", "era5", "dem")}}))
+    with monkeypatch.context() as patch:
+        patch.setattr("mdico_cube.cube.weather_job.read_weather", lambda *_: pytest.fail("era5 is read again"))
+        path = build_cube(parse_recipe(facts), update=True)
+    grown, new = open_reader(path), open_reader(build_cube(parse_recipe(facts), overwrite=True))
+    assert "sentinel2" in grown.modalities
+    assert new.coarse("era5").rate > 0
+    assert grown.coarse("era5").rate == new.coarse("era5").rate
+    np.testing.assert_array_equal(grown.coarse("era5").values, new.coarse("era5").values)
+
+
 def test_a_plan_with_weather_travels_as_text(facts: Facts) -> None:
     plan = plan_build(parse_recipe(facts))
     again = load_plan(dump_plan(plan))
