@@ -39,6 +39,7 @@ _HOMES = {
     "StudyPlan": "mdico_cube.benchmarks.study",
     "study_table": "mdico_cube.benchmarks.study_table",
     "ablation": "mdico_cube.benchmarks.variants",
+    "analysis_table": "mdico_cube.maps.analyse",
     "DemoRegion": "mdico_cube.demo.region",
     "write_region": "mdico_cube.demo.region",
     **dict.fromkeys(
@@ -54,6 +55,7 @@ _HOMES = {
                 "train",
                 "predict",
                 "evaluate",
+                "analyse",
                 "report",
                 "run",
             ),

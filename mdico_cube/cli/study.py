@@ -77,6 +77,24 @@ def ablate(
     _run(recipe, folder, plan, _Sizes(epochs, hidden, dense, batch), overwrite, resume)
 
 
+@app.command(rich_help_panel="Lab")
+def analyse(
+    recipe: RecipeFile,
+    layout: Annotated[str, typer.Option("--layout", help="tsne or pca.")] = "tsne",
+    count: Annotated[int, typer.Option("--count", min=20, help="Places in each picture.")] = 400,
+) -> None:
+    """What the trained models' spaces hold, how sure they are, and which classes gain.
+
+    For every method and seed a picture of the shared, specific and unused embeddings by sensor and by class, linear
+    probes that tell sensor and class from each space, calibration error before and after the temperature, F1 by class
+    with the gain over `independent`: all on the held-out windows. Pictures and figures go to OUTPUT/analysis.
+
+    Example: `mdico analyse demo-output/demo.yml --layout pca`
+    """
+    results = mdico.analyse(load_recipe(recipe), layout, count)
+    sys.stdout.write(mdico.analysis_table(results))
+
+
 class _Sizes(NamedTuple):
     """What replaces the recipe's."""
 

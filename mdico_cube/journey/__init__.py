@@ -1,5 +1,6 @@
 """A recipe in, every stage of a run out: plan, build, sample, train, predict, evaluate, report."""
 
+from mdico_cube.journey.analysis import analyse
 from mdico_cube.journey.cubes import build, foresee, plan, refresh, scenes
 from mdico_cube.journey.demo import pipeline_folder, prepare_demo
 from mdico_cube.journey.mapping import evaluate, predict, report
@@ -10,6 +11,7 @@ from mdico_cube.journey.windows import index_samples, sample
 
 __all__ = [
     "Places",
+    "analyse",
     "build",
     "evaluate",
     "foresee",
