@@ -117,6 +117,14 @@ class CoarseStore:
         for start in range(0, len(self.times), length):
             yield slice(start, min(start + length, len(self.times)))
 
+    def load(self, name: str, rows: Index, cells: tuple[Cells, Cells]) -> tuple[int, int]:
+        """Chunks of a variable that hold some of the dates and cells, and bytes of one once unpacked."""
+        array = self._variable(name)
+        chunk = dict(zip(array.dims, array.encoding.get("chunks") or array.shape, strict=True))
+        wanted = dict(zip(self._names.values(), (rows, cells[0].at, cells[1].at), strict=True))
+        count = [len(np.unique(at // chunk[dim])) for dim, at in wanted.items() if dim in chunk]
+        return int(np.prod(count)), int(np.prod(list(chunk.values()))) * array.dtype.itemsize
+
     def read(self, variable: StoreVariable, unit: str, rows: Index, cells: tuple[Cells, Cells]) -> Degrees:
         """Values (rows, cells) of a variable in a unit, NaN where missing.
 

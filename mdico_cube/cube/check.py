@@ -12,9 +12,10 @@ import pystac
 from mdico_cube.cube.access import Access
 from mdico_cube.cube.catalog import CatalogFile, catalog_folder, load_catalog
 from mdico_cube.cube.cells import CoarseStore
+from mdico_cube.cube.pages import NoCollectionError, catalog_href, check_hrefs, first_items, landing_page
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
-from mdico_cube.cube.search import NoCollectionError, adopt_keys, catalog_href, check_hrefs, first_items, landing_page
+from mdico_cube.cube.search import adopt_keys
 from mdico_cube.cube.weather import rules_of
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ReadSection, Source

@@ -19,6 +19,7 @@ from mdico_cube.cube.duplicates import item_time
 from mdico_cube.cube.execute import shards_at_once, threads_each
 from mdico_cube.cube.plan import BuildPlan, LayerPlan
 from mdico_cube.cube.target import cube_location
+from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.progress import size_text
 from mdico_cube.recipe import Recipe
 
@@ -50,8 +51,16 @@ class Cost:
 
 
 def costs(plan: BuildPlan, threads: int = 1, calibrate: bool = False) -> dict[str, Cost]:
-    """Modality -> what it costs. A calibration reads one time step of one shard of each."""
-    return {layer.modality.name: _cost(plan, layer, threads, calibrate) for layer in plan.layers}
+    """Modality -> what it costs. A calibration reads one time step of one shard of each that comes as images."""
+    images = {layer.modality.name: _cost(plan, layer, threads, calibrate) for layer in plan.layers}
+    return {**images, **{weather.modality.name: _weather_cost(plan, weather) for weather in plan.weather}}
+
+
+def _weather_cost(plan: BuildPlan, weather: WeatherPlan) -> Cost:
+    """Of a coarse modality: one task; its chunks stand for requests, and there is no time to foresee."""
+    answer = plan.answers.get(weather.modality.name)
+    found, memory = len(answer.items if answer else weather.items), weather.memory + weather.bytes_stored
+    return Cost(found, {}, 1, len(weather.items), weather.requests, memory, None)
 
 
 def _cost(plan: BuildPlan, layer: LayerPlan, threads: int, calibrate: bool) -> Cost:
@@ -115,7 +124,7 @@ def estimate(plan: BuildPlan, recipe: Recipe, calibrate: bool = False) -> dict[s
     return {
         "modalities": {name: _plain(cost) for name, cost in found.items()},
         "requests": sum(cost.requests for cost in found.values()),
-        "tasks": sum(cost.tasks for cost in found.values()) + len(plan.weather),
+        "tasks": sum(cost.tasks for cost in found.values()),
         "memory_per_task": memory,
         "workers": workers,
         "seconds": round(sum(seconds) / workers, 1) if seconds else None,

@@ -15,14 +15,16 @@ from mdico_cube.cube.duplicates import item_time, newest
 from mdico_cube.cube.globe import cut, unwrapped
 from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.items import Answer
+from mdico_cube.cube.pages import UnreachableError, catalog_href
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene
 from mdico_cube.cube.read import check_assets
-from mdico_cube.cube.search import UnreachableError, adopt_keys, catalog_href, longitude, recall, search_items
+from mdico_cube.cube.search import adopt_keys, longitude, recall, search_items
 from mdico_cube.cube.weather import WeatherPlan, plan_weather
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import ReadSection, Recipe, Source
+from mdico_cube.sensors.options import check_options
 from mdico_cube.sensors.quality import hidden_by
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.sensors.sensor import Sensor, counted
@@ -45,6 +47,8 @@ def plan_build(
         MdicoError: unknown modality or band, nothing found, a missing asset, or a product a sensor cannot use.
     """
     sensors = {name: get_sensor(name) for name in recipe.modalities}
+    for name, sensor in sensors.items():
+        check_options(name, recipe.modalities[name], sensor)
     modalities = {
         name: sensor.modality.select(recipe.modalities[name].bands or sensor.defaults)
         for name, sensor in sensors.items()

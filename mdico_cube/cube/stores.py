@@ -20,6 +20,7 @@ from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore
 from mdico_cube.cube.access import Access, S3Section, from_environment, reads_unsigned
 from mdico_cube.cube.address import REMOTE, plain, shown
 from mdico_cube.cube.faults import judge_status
+from mdico_cube.cube.pages import UnreachableError
 from mdico_cube.cube.patience import pauses
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import ReadSection
@@ -109,7 +110,7 @@ def open_store(item: pystac.Item, key: str, access: Access, reading: ReadSection
     except MdicoError:
         raise
     except Exception as error:  # every transport and codec has its own: each means that the store cannot be opened
-        raise MdicoError(f"{where}: {reason(error, asset.href)}") from error
+        raise UnreachableError(f"{where}: {reason(error, asset.href)}") from error
 
 
 def _options(asset: pystac.Asset, where: str) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from odc.geo.geobox import GeoBox
 
 from mdico_cube.cube.access import Access
 from mdico_cube.cube.address import shown
-from mdico_cube.cube.catalog import CatalogFile, source_for
-from mdico_cube.cube.cells import CoarseStore
+from mdico_cube.cube.catalog import CatalogFile, load_catalog, source_for
+from mdico_cube.cube.cells import BATCH, Cells, CoarseStore
 from mdico_cube.cube.items import Answer
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import Origin
-from mdico_cube.cube.search import catalog_href, longitude, recall_stores, store_items
+from mdico_cube.cube.pages import UnreachableError, catalog_href
+from mdico_cube.cube.search import longitude
+from mdico_cube.cube.store_search import recall_stores, store_items
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import ReadSection, Recipe, Source, StoreRules
@@ -55,6 +57,10 @@ class WeatherPlan:
     """Kelvin per kilometre; 0 where temperatures stay as they are, or the source does not know its cells' heights."""
     per_step: tuple[int, ...]
     """Values that the source has for each step, of the first band."""
+    requests: int = 0
+    """Chunks to read, as many as those of the first variable for each."""
+    memory: int = 0
+    """Bytes of values that are unpacked at once."""
 
     @property
     def layer(self) -> Layer:
@@ -148,6 +154,9 @@ def plan_weather(
 ) -> tuple[WeatherPlan, Answer]:
     """Find the stores of a coarse modality and look at their axes; no value is read.
 
+    Where the catalog or its stores cannot be reached, the first of the recipe's `fallback` catalogs that has the
+    modality and can be reached is taken instead, under its own rules, and that is said.
+
     Args:
         recipe: what to build.
         catalog: where the modality is found.
@@ -161,11 +170,43 @@ def plan_weather(
     Raises:
         MdicoError: a band that the source does not tell, no item, or a store that cannot be opened or used.
     """
+    if saved is not None and not reuse:
+        return _plan_from(recipe, catalog, href, sensor, modality, geobox, saved, reuse)
+    try:
+        return _plan_from(recipe, catalog, href, sensor, modality, geobox, saved, reuse)
+    except UnreachableError as error:
+        for section in recipe.fallback:
+            other = load_catalog(section.catalog)
+            if modality.name not in other.modalities:
+                continue
+            try:
+                found = _plan_from(recipe, other, section.href, sensor, modality, geobox, saved, reuse, own=False)
+            except UnreachableError:
+                continue
+            say(f"{error} {modality.name} is taken from {other.name} instead.")
+            return found
+        raise
+
+
+def _plan_from(
+    recipe: Recipe,
+    catalog: CatalogFile,
+    href: str | None,
+    sensor: Weather,
+    modality: Modality,
+    geobox: GeoBox,
+    saved: Answer | None,
+    reuse: bool,
+    own: bool = True,
+) -> tuple[WeatherPlan, Answer]:
+    """The plan from one catalog; the recipe's changes to the source hold in its `own` only.
+
+    Raises:
+        UnreachableError: the catalog or its stores cannot be read.
+        MdicoError: see `plan_weather`.
+    """
     name = modality.name
-    if recipe.modalities[name].reducer is not None:
-        operators = ", ".join(f"{band}: {sensor.operators[band]}" for band in modality.band_names)
-        raise MdicoError(f"modalities.{name}.reducer: every band has its own ({operators}). Leave reducer out.")
-    source = source_for(catalog, recipe, name, sensor)
+    source = source_for(catalog, recipe, name, sensor) if own else catalog.modalities[name]
     rules, makings = rules_of(source, name), _makings(sensor, modality, source)
     period = recipe.period.period
     windows = solar_windows(period.intervals(), longitude(geobox), rules.every)
@@ -185,6 +226,8 @@ def plan_weather(
             if (variable.asset or rules.asset) == first:
                 stores[0].check(variable, sensor.unit(band))
     rows, columns = stores[0].around(geobox)
+    names = {variable.name for making in makings for variable in making.variables}
+    load = [_load(store, makings[0], windows, rules, (rows, columns)) for store in stores]
     plan = WeatherPlan(
         sensor=sensor,
         modality=modality,
@@ -199,6 +242,8 @@ def plan_weather(
         longitudes=columns.ticks,
         lapse_rate=_lapse_rate(recipe, modality, rules),
         per_step=_there(stores, makings[0], windows, rules),
+        requests=sum(count for count, _ in load) * len(names),
+        memory=max(max(size for _, size in load) * len(names), min(BATCH, sum(count * size for count, size in load))),
     )
     return plan, answer
 
@@ -213,6 +258,14 @@ def _there(
         found = store.places(samples, making.kind)
         there[found[found >= 0]] = 1
     return tuple(int(count) for count in (samples.weights != 0).astype(np.int64) @ there)
+
+
+def _load(
+    store: CoarseStore, making: Making, windows: Sequence[Window], rules: StoreRules, cells: tuple[Cells, Cells]
+) -> tuple[int, int]:
+    """Chunks of one variable that a store is asked for, and bytes of one."""
+    samples = samples_of(making.kind, making.operator, windows, rules.every)
+    return store.load(making.variables[0].name, np.flatnonzero(store.places(samples, making.kind) >= 0), cells)
 
 
 def _lapse_rate(recipe: Recipe, modality: Modality, rules: StoreRules) -> float:

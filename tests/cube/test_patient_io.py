@@ -12,8 +12,9 @@ from odc.geo.geobox import GeoBox
 from servers import Faults, FileServer, SlowApi, publish
 
 from mdico_cube.cube.catalog import load_catalog
+from mdico_cube.cube.pages import UnreachableError
 from mdico_cube.cube.planning import plan_build
-from mdico_cube.cube.search import UnreachableError, search_items
+from mdico_cube.cube.search import search_items
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ReadSection, Source, parse_recipe
 from mdico_cube.spec import Period

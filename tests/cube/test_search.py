@@ -11,9 +11,9 @@ import pytest
 
 from mdico_cube.cube.catalog import catalog_folder, load_catalog
 from mdico_cube.cube.duplicates import item_time, newest
+from mdico_cube.cube.pages import check_hrefs
 from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.query import matches
-from mdico_cube.cube.search import check_hrefs
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import parse_recipe
 

@@ -23,7 +23,7 @@ from servers import FileServer
 from shapely import MultiPolygon, box
 from toy_world import World
 
-from mdico_cube.cube import search
+from mdico_cube.cube import pages
 from mdico_cube.cube.catalog import load_catalog
 from mdico_cube.cube.check import Verdict, judge_item
 from mdico_cube.cube.compute import compute_block
@@ -307,7 +307,7 @@ def test_a_catalog_of_the_web_does_not_link_to_files_of_this_machine(tmp_path: P
         page["links"] = [{"rel": "child", "href": href}]
         (tmp_path / "catalog.json").write_text(json.dumps(page))
         with FileServer(tmp_path) as server, pytest.raises(MdicoError) as caught:
-            search._collection(f"{server.address}/catalog.json", Source(collection="x"))
+            pages.static_collection(f"{server.address}/catalog.json", Source(collection="x"))
         assert "hush" not in str(caught.value)
         assert "a remote catalog may not ask for" in str(caught.value) or "cannot be read" in str(caught.value)
         assert server.count("secret") == 0

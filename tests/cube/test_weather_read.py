@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import yaml
 from odc.geo.geobox import GeoBox
 from toy_weather import (
     LATITUDES,
@@ -25,8 +26,10 @@ from mdico_cube.cube import cells
 from mdico_cube.cube.access import Access
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.cells import CoarseStore
+from mdico_cube.cube.estimate import costs
 from mdico_cube.cube.items import read_items
 from mdico_cube.cube.ledger import DONE, FAILED, Ledger
+from mdico_cube.cube.pages import UnreachableError
 from mdico_cube.cube.plan import BuildPlan
 from mdico_cube.cube.plan_file import dump_plan, load_plan
 from mdico_cube.cube.planning import plan_build
@@ -34,6 +37,7 @@ from mdico_cube.cube.reader import open_cube, open_reader
 from mdico_cube.cube.weather_job import run_weather
 from mdico_cube.cube.weather_read import WeatherLayer, read_weather
 from mdico_cube.errors import MdicoError
+from mdico_cube.progress import console
 from mdico_cube.recipe import ReadSection, StoreRules, parse_recipe
 from mdico_cube.sensors.era5 import vapour_deficit
 from mdico_cube.spec import Array
@@ -381,6 +385,49 @@ def test_bad_input_is_named(facts: Facts, name: str) -> None:
     facts["period"] |= {key: change[key] for key in ("start", "end") if key in change}
     facts["area"]["bounds"] = change.get("bounds", facts["area"]["bounds"])
     with pytest.raises(MdicoError, match=says):
+        only_weather(facts)
+
+
+def test_what_weather_costs_stands_in_the_plan(facts: Facts) -> None:
+    """Chunks of 240 hours, three by four cells: the area's four by five cells need two by two of them at a time."""
+    plan = plan_build(parse_recipe(facts))
+    layer = plan.weather[0]
+    cost = costs(plan)["era5"]
+    hours = pd.date_range("2020-12-31", "2021-04-02", freq="h")
+    chunks = sum(bool(((part >= layer.edges[0][0]) & (part <= layer.edges[-1][1])).any())
+                 for part in (hours[i : i + 240] for i in range(0, len(hours), 240)))  # fmt: skip
+    rows = len({int(np.flatnonzero(tick == LATITUDES)[0]) // 3 for tick in layer.latitudes})
+    columns = len({int(np.flatnonzero(tick == LONGITUDES)[0]) // 4 for tick in layer.longitudes})
+    assert (cost.tasks, cost.reads, cost.found) == (1, 1, 1)
+    assert cost.requests == chunks * rows * columns * 3, "of t2m, d2m and tp"
+    assert cost.memory >= 3 * 240 * 3 * 4 * 4
+
+
+def test_another_catalog_stands_in_where_the_stores_cannot_be_reached(
+    facts: Facts,
+    weather: xr.Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = tmp_path / "other.yml"
+    href = save_weather(tmp_path / "there", weather)
+    source = {"collection": "era5", "zarr": RULES}
+    other.write_text(
+        yaml.safe_dump({"name": "other", "title": "Another", "href": str(href), "modalities": {"era5": source}})
+    )
+    console.quiet = False
+    _, want = only_weather(facts)
+    facts["modalities"]["era5"] |= {"catalog": "local", "href": "http://127.0.0.1:9/catalog.json"}
+    facts["read"] = {"retries": 0, "timeout": 1}
+    with pytest.raises(UnreachableError):
+        only_weather(facts)
+    facts["fallback"] = [{"catalog": "planetary-computer"}, {"catalog": str(other)}]
+    _, got = only_weather(facts)
+    np.testing.assert_array_equal(got.values, want.values)
+    assert "era5 is taken from other instead" in " ".join(capsys.readouterr().err.split())
+    facts["modalities"]["era5"]["bands"] = ["swvl1"]
+    with pytest.raises(MdicoError, match="does not tell era5's swvl1"):
         only_weather(facts)
 
 
