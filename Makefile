@@ -11,7 +11,7 @@ demo: $(INSTALLED)  ## the whole chain on the embedded region, into demo-output/
 	$(BIN)/mdico demo demo-output --resume
 
 test: $(INSTALLED)  ## the test suite
-	$(BIN)/python -m pytest -m "not network and not services"
+	$(BIN)/python -m pytest -m "not network and not services and not notebook"
 
 services: $(INSTALLED) .services/.installed chromium  ## tests on servers and a browser that pip does not install (Debian, as root)
 	MDICO_SERVICES=$(CURDIR)/.services $(BIN)/python -m pytest -m services
@@ -22,7 +22,7 @@ lint: $(INSTALLED)  ## style and types
 	$(BIN)/mypy
 
 notebooks: $(INSTALLED)  ## run every notebook from top to bottom
-	$(BIN)/python -m pytest -m "not network and not services" tests/test_notebooks.py
+	$(BIN)/python -m pytest -m notebook
 
 bench: $(INSTALLED)  ## time and memory of every stage
 	$(BIN)/python benchmarks/bench_journey.py

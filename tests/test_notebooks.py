@@ -26,6 +26,7 @@ def test_outputs_are_stripped(path: Path) -> None:
             assert cell.execution_count is None
 
 
+@pytest.mark.notebook
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_and_draws(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # the kernel's mkdtemp

@@ -135,7 +135,7 @@ def radar(series: Floats, seen: Bools, steps: tuple[str, ...], metres: float) ->
     """Mean VV, VH and their difference in dB as red, green, blue."""
     vv, vh = over_time(np.nanmean, series)
     image = stretched(np.stack([vv, vh, vv - vh]))
-    return muted(image), f" ({len(steps)} steps)"
+    return muted(image), f" ({_span(steps)})"
 
 
 def muted(image: Image) -> Image:
@@ -162,7 +162,11 @@ def relief(height: Floats, low: float, high: float, metres: float) -> Image:
 
 def _grey(series: Floats, seen: Bools, steps: tuple[str, ...], metres: float) -> tuple[Image, str]:
     mean = over_time(np.nanmean, series)
-    return stretched(np.repeat(mean, 3, axis=0)), f" (mean of {len(steps)} steps)"
+    return stretched(np.repeat(mean, 3, axis=0)), f" (mean of {_span(steps)})"
+
+
+def _span(steps: tuple[str, ...]) -> str:
+    return steps[0][:7] if len(steps) == 1 else f"{len(steps)} steps"
 
 
 _VIEWS: tuple[tuple[tuple[str, ...], Draw, str], ...] = (
