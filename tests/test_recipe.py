@@ -11,8 +11,6 @@ import pytest
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Recipe, load_recipe, parse_recipe
 
-PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
-
 
 def changed(facts: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     facts = deepcopy(facts)
@@ -118,11 +116,6 @@ def test_paths_count_from_the_recipe(recipe_facts: dict[str, Any], tmp_path: Pat
 
 def test_legend_counts_from_one(recipe: Recipe) -> None:
     assert [entry.value for entry in recipe.labels.legend] == [1, 2]
-
-
-@pytest.mark.parametrize("path", sorted(PIPELINES.rglob("*.yml")), ids=lambda path: path.stem)
-def test_every_pipeline_is_a_recipe(path: Path) -> None:
-    assert load_recipe(path).colearn.methods
 
 
 def test_a_recipe_cannot_be_changed(recipe: Recipe) -> None:
