@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ import pytest
 import typer.main
 import yaml
 
+import mdico_cube as mdico
 from mdico_cube import cli
 from mdico_cube.colearn.registry import METHODS
 
@@ -59,8 +61,26 @@ def test_anchors_exist(page: Path) -> None:
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    pytest.importorskip("mkdocs", reason="needs the extra `docs`")
+    pytest.importorskip("mkdocstrings", reason="needs the extra `docs`")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site" / "recipe" / "index.html").exists()
+    page = (tmp_path / "site" / "api" / "index.html").read_text()
+    for name in mdico.__all__:
+        assert name == "__version__" or re.search(rf'id="mdico_cube\.[a-z_.]*\b{name}"', page), (
+            f"{name} is not on the page"
+        )
+    assert 'id="mdico_cube.accessor.CubeAccessor.series"' in page
+
+
+@pytest.mark.network
+def test_links_to_elsewhere_answer() -> None:
+    """Only links that people follow; examples and service addresses are not asked."""
+    for page in PAGES:
+        for address in re.findall(r"\]\((https?://[^)]+)\)", page.read_text()):
+            request = urllib.request.Request(
+                address, method="HEAD", headers={"User-Agent": "mdico-cube documentation test"}
+            )
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                assert answer.status < 400, f"{page.name}: {address}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, app, out
+from mdico_cube.cli.door import AsJson, app, out, print_json
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Recipe
 
@@ -26,12 +24,15 @@ def schema() -> None:
 
     Example: `mdico schema > recipe.schema.json`
     """
-    sys.stdout.write(json.dumps(Recipe.model_json_schema(), indent=1) + "\n")
+    print_json(Recipe.model_json_schema())
 
 
 @app.command(rich_help_panel="Help")
 def version() -> None:
-    """The version of mdico_cube."""
+    """The version of mdico_cube.
+
+    Example: `mdico version`
+    """
     out.print(mdico.__version__)
 
 
@@ -47,7 +48,7 @@ def doctor(
     """
     findings = mdico.examine(folder, online)
     if as_json:
-        sys.stdout.write(json.dumps([asdict(one) for one in findings], indent=1) + "\n")
+        print_json([asdict(one) for one in findings])
     else:
         table = Table("", "what", "found")
         for one in findings:

@@ -16,4 +16,4 @@ from mdico_cube.cli.door import app
 
 def main() -> None:
     """Run a command."""
-    app()
+    app(prog_name="mdico")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
+import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -30,6 +33,8 @@ class Door(TyperGroup):
         try:
             return super().invoke(ctx)
         except MdicoError as error:
+            if ctx.params.get("verbose"):
+                traceback.print_exc()
             _stop(f"error: {error}", 2)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
@@ -60,8 +65,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False)
-"""Results go to standard output."""
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 400)
+"""Results go to standard output; in a pipe or a file, lines are not cut to a terminal's 80 letters."""
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE.yml", help="The recipe file.", show_default=False)]
 Cube = Annotated[
@@ -82,8 +87,22 @@ Workers = Annotated[
 
 
 @app.callback()
-def _root(quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results.")] = False) -> None:
+def _root(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results.")] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Messages of the libraries too, and where in the code a fault arose."),
+    ] = False,
+) -> None:
     console.quiet = quiet
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+        logging.captureWarnings(True)
+
+
+def print_json(facts: Any) -> None:
+    """Facts for machines, on standard output."""
+    sys.stdout.write(json.dumps(facts, indent=1) + "\n")
 
 
 def size(count: float) -> str:

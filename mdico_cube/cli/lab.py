@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, Overwrite, Resume, app, out
+from mdico_cube.cli.door import AsJson, Overwrite, Resume, app, out, print_json
 from mdico_cube.errors import MdicoError
 
 
@@ -31,7 +30,7 @@ def methods(as_json: AsJson = False) -> None:
         for name, method in mdico.METHODS.items()
     }
     if as_json:
-        sys.stdout.write(json.dumps(facts, indent=1) + "\n")
+        print_json(facts)
         return
     for name, fact in facts.items():
         kinds = ["maps with one sensor" if fact["maps_alone"] else "needs every sensor"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +10,7 @@ import typer
 from rich.table import Table
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, Cube, RecipeFile, app, out, size
+from mdico_cube.cli.door import AsJson, Cube, RecipeFile, app, out, print_json, size
 from mdico_cube.cube.items import reasons
 from mdico_cube.cube.stale import counted
 from mdico_cube.cube.target import name_of
@@ -48,7 +46,7 @@ def inspect(
         for one in found if wanted else ():
             shards_due = [each for each in due if each.modality == one["modality"]]
             one["stale"] = {f"{each.row},{each.column}": each.why for each in shards_due}
-        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        print_json(found)
         return
     shards = ("done", "gaps", "failed", "missing")
     heads = (*shards, "stale") if wanted else shards
@@ -106,7 +104,7 @@ def tune_layout(
     """
     tuning = mdico.tune_layout(load_recipe(recipe), megabytes)
     if as_json:
-        sys.stdout.write(json.dumps(asdict(tuning), indent=1) + "\n")
+        print_json(asdict(tuning))
         return
     columns = ("chunk", "shard", "level", "write MB/s", f"{tuning.patch} px windows/s", "pixel series/s")
     table = Table(*columns, "smaller by", "files", title=f"{tuning.modality}, {tuning.megabytes:.0f} MB each")

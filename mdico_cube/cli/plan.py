@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -12,7 +10,7 @@ import typer
 from rich.table import Table
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, Items, RecipeFile, app, out, size
+from mdico_cube.cli.door import AsJson, Items, RecipeFile, app, out, print_json, size
 from mdico_cube.cube.items import reasons
 from mdico_cube.progress import span
 from mdico_cube.recipe import load_recipe
@@ -44,7 +42,7 @@ def plan(
     if changes is not None:
         summary["changes"] = [asdict(change) for change in changes]
     if as_json:
-        sys.stdout.write(json.dumps(summary, indent=1) + "\n")
+        print_json(summary)
     else:
         _print_plan(summary)
 

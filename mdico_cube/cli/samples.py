@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +9,15 @@ import typer
 from rich.table import Table
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, Overwrite, RecipeFile, app, out
+from mdico_cube.cli.door import AsJson, Overwrite, RecipeFile, app, out, print_json
 from mdico_cube.recipe import load_recipe
 
 Samples = Annotated[Path, typer.Argument(metavar="SAMPLES.zarr", help="A samples store.", show_default=False)]
 
 samples_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="What there is to draw from, and what was drawn."
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="What there is to draw from, and what was drawn.\n\nExample: `mdico samples index region.yml`",
 )
 app.add_typer(samples_app, name="samples", rich_help_panel="Look")
 
@@ -31,7 +31,7 @@ def index(recipe: RecipeFile, as_json: AsJson = False) -> None:
     found = mdico.index_samples(load_recipe(recipe))
     summary = mdico.index_summary(found)
     if as_json:
-        sys.stdout.write(json.dumps(summary, indent=1) + "\n")
+        print_json(summary)
         return
     table = Table("class", "train", "validation", "test", "unused", title=f"{summary['windows']:,} windows")
     for name, folds in summary["classes"].items():

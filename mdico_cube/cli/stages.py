@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import Items, Overwrite, RecipeFile, Refresh, Resume, Workers, app, out
+from mdico_cube.cli.door import AsJson, Items, Overwrite, RecipeFile, Refresh, Resume, Workers, app, out, print_json
 from mdico_cube.cube.job import retries
 from mdico_cube.recipe import Recipe, load_recipe
 
@@ -142,12 +143,17 @@ def predict(
 
 
 @app.command(rich_help_panel="Stages")
-def evaluate(recipe: RecipeFile, overwrite: Overwrite = False) -> None:
+def evaluate(recipe: RecipeFile, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
     """Maps to scores, on the held-out blocks.
 
-    Example: `mdico evaluate region.yml`
+    Example: `mdico evaluate region.yml`, or `mdico evaluate region.yml --overwrite --json | jq '.maps[].f1_macro'`
     """
-    out.print(mdico.scores_table(mdico.evaluate(load_recipe(recipe), overwrite)))
+    facts = load_recipe(recipe)
+    scores = mdico.evaluate(facts, overwrite)
+    if as_json:
+        print_json(json.loads((facts.output / "scores.json").read_text(encoding="utf-8")))
+    else:
+        out.print(mdico.scores_table(scores))
 
 
 @app.command(rich_help_panel="Stages")
