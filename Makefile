@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 POSTGRES := /usr/lib/postgresql/15/bin/initdb /usr/share/postgresql/15/extension/postgis.control
 
-.PHONY: demo test services postgres chromium lint notebooks bench clean
+.PHONY: demo test services postgres chromium lint notebooks wheel bench clean
 
 demo: $(INSTALLED)  ## the whole chain on the embedded region, into demo-output/
 	$(BIN)/mdico demo demo-output --resume
@@ -24,11 +24,20 @@ lint: $(INSTALLED)  ## style and types
 notebooks: $(INSTALLED)  ## run every notebook from top to bottom
 	$(BIN)/python -m pytest -m notebook
 
+wheel: $(INSTALLED)  ## build a wheel, install it into a fresh environment beside the pinned packages, run the demo from it
+	rm -rf .wheel && mkdir -p .wheel/empty
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir .wheel .
+	$(PYTHON) -m venv --without-pip .wheel/env
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])" > $$(ls -d .wheel/env/lib/python*/site-packages)/pins.pth
+	$(BIN)/pip --quiet --python .wheel/env/bin/python install --no-deps .wheel/*.whl
+	cd .wheel/empty && ../env/bin/mdico demo
+	rm -rf .wheel
+
 bench: $(INSTALLED)  ## time and memory of every stage
 	$(BIN)/python benchmarks/bench_journey.py
 
 clean:
-	rm -rf .venv .services demo-output build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .services .wheel demo-output build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch first and from the pins: an unpinned one brings gigabytes that a laptop does not need.
 $(INSTALLED): constraints.txt pyproject.toml
