@@ -8,6 +8,7 @@ from typing import Any
 
 from mdico_cube.colearn.bundle import add_scores
 from mdico_cube.colearn.registry import get_method
+from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.journey.places import Places
@@ -26,7 +27,12 @@ from mdico_cube.recipe.load import parse_section
 
 
 def predict(
-    recipe: Recipe, overwrite: bool = False, resume: bool = False, workers: int | None = None, **maps: Any
+    recipe: Recipe,
+    overwrite: bool = False,
+    resume: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    **maps: Any,
 ) -> list[Path]:
     """Map the whole region with one sensor at a time: Zarr, Cloud-Optimized GeoTIFF and STAC item.
 
@@ -37,7 +43,8 @@ def predict(
         recipe: of the run.
         overwrite: replace maps that are there.
         resume: go on with them.
-        workers: shards made at the same time.
+        workers: shards made at the same time, in place of the recipe's cluster section.
+        scheduler: address of a Dask scheduler that runs, in place of the recipe's cluster section.
         maps: keys of the recipe's maps section that take the place of what it says.
 
     Returns:
@@ -46,7 +53,8 @@ def predict(
     Raises:
         MdicoError: no bundle, a bundle that does not fit the cube, or existing maps without overwrite or resume.
     """
-    recipe = _with_maps(recipe, maps)
+    recipe = with_maps(recipe, maps)
+    cluster = cluster_for(recipe.cluster, workers, scheduler)
     places, done = Places.of(recipe), []
     for method, modality, seed in _maps(recipe):
         bundle = _bundle(recipe, method, modality, seed)
@@ -57,7 +65,7 @@ def predict(
         stale = resume and is_stale(places.cube, bundle, target, **options)
         if stale:
             say(f"predict: {target.name} was made from another model or with other options, so it is made again")
-        write_map(places.cube, bundle, target, overwrite or stale, resume, workers, **options)
+        write_map(places.cube, bundle, target, overwrite or stale, resume, cluster=cluster, **options)
         write_cog(
             target, target.with_suffix(".tif"), f"{recipe.name}: {method}, {_TITLES.get(modality, f'{modality} alone')}"
         )
@@ -70,8 +78,12 @@ def predict(
 _TITLES = {"auto": "the best sensor at each pixel", "fused": "all sensors at each pixel"}
 
 
-def _with_maps(recipe: Recipe, maps: dict[str, Any]) -> Recipe:
-    """The recipe with other keys in its maps section, checked as a whole."""
+def with_maps(recipe: Recipe, maps: dict[str, Any]) -> Recipe:
+    """The recipe with other keys in its maps section, checked as a whole.
+
+    Raises:
+        MdicoError: a key or a value that the section does not know.
+    """
     if not maps:
         return recipe
     section = parse_section(MapSection, {**recipe.maps.model_dump(), **maps}, "maps")

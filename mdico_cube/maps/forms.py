@@ -28,7 +28,7 @@ class Loaded:
     stamp: int
     """Time of the last change to its files."""
     bundle: Bundle | JointBundle
-    _scorers: dict[tuple[str, bool], Scorer] = field(default_factory=dict)
+    _scorers: dict[tuple[object, ...], Scorer] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -77,15 +77,31 @@ class Loaded:
                 "with this version, or leave applicability out."
             )
             raise MdicoError(f"bundle {self.path}: {why}")
+        plain = options.backend == "torch" and options.precision in ("32-true", "bf16")
+        if not plain and (isinstance(self.bundle, JointBundle) or self.tiling(options.window) is not None):
+            what = "fuses sensors" if isinstance(self.bundle, JointBundle) else "looks at neighbouring pixels"
+            raise MdicoError(
+                f"bundle {self.path}: {what}, and such models run in torch, in fp32 or bf16. Leave maps.backend and "
+                f"precision {options.precision} out."
+            )
+
+    def prepare(self, options: MapOptions) -> None:
+        """Make the form that will be used: what is not installed or not equal is said before anything is written."""
+        if self.tiling(options.window) is None:
+            self.scorer(options)
 
     def scorer(self, options: MapOptions) -> Scorer:
         """Scores of single pixels; see `mdico_cube.maps.block`."""
         judged = "applicability" in options.outputs
         with _lock:
-            key = (options.precision, judged)
+            key = (options.precision, options.backend, judged)
             if key not in self._scorers:
                 self._scorers[key] = self._make(options, judged)
             return self._scorers[key]
+
+    def _series_form(self, options: MapOptions) -> nn.Module:
+        """The fast form of a model of single pixels."""
+        return fast_form(self.bundle.model, options.precision, options.backend, pixels=options.pixels)
 
     def image_scorer(self, options: MapOptions) -> ImageModel:
         """Scores of one window; see `mdico_cube.maps.blend`."""
@@ -98,7 +114,7 @@ class Loaded:
     def _make(self, options: MapOptions, judged: bool) -> Scorer:
         if isinstance(self.bundle, JointBundle):
             return _FusedSeries(_Fused(self.bundle, options.precision == "bf16"))
-        form = fast_form(self.bundle.model, options.precision)
+        form = self._series_form(options)
         return _Judged(form, PlainForm(self._body()), self._reference) if judged else form
 
     def _body(self) -> nn.Module:

@@ -24,10 +24,10 @@ LAYER = "map"
 """Name of a map's one ledger, as a cube has one per modality."""
 Place = tuple[int, int]
 """Row and column of a shard."""
-_DECIDES = {"bundle_digest": "bundle", "precision": "precision", "outputs": "outputs", "abstain": "abstain"} | {
-    "mask": "mask", "window": "window", "least": "least",
-}  # fmt: skip
-_BEFORE = {"precision": "32-true", "outputs": []}  # of maps that did not say it
+_DECIDES = {"bundle_digest": "bundle"} | {
+    key: key for key in ("precision", "backend", "outputs", "abstain", "mask", "window", "least")
+}
+_BEFORE = {"precision": "32-true", "backend": "torch", "outputs": []}  # of maps that did not say it
 
 
 def map_path(out: Path, method: str, modality: str, seed: int) -> Path:

@@ -151,6 +151,7 @@ class MapPlan:
         return {
             "bundle": [[member.digest, judged and member.loaded.reference_digest] for member in self.members],
             "precision": options.precision,
+            "backend": options.backend,
             "outputs": sorted(options.outputs),
             "abstain": options.abstain,
             "mask": self.mask and self.mask.digest,
@@ -241,7 +242,7 @@ def plan_map(cube: Location, bundle: Path | Sequence[Path], **options: Any) -> M
     Args:
         cube: where the cube lies.
         bundle: folder of one bundle, or of several: then each pixel takes the best that was observed there.
-        options: of `mdico_cube.recipe.MapOptions`: pixels, precision, outputs, mask, abstain, window, least.
+        options: of `mdico_cube.recipe.MapOptions`: pixels, precision, backend, outputs, mask, abstain, window, least.
 
     Raises:
         MdicoError: no such cube or bundle, bands, units or steps differ, an option that is none, or one that the bundle
@@ -368,6 +369,7 @@ def map_attrs(plan: MapPlan) -> dict[str, Any]:
         "cube_digest": cube_digest(plan.reader, *plan.modalities),
         "grid_digest": grid_digest(plan.reader, *plan.modalities),
         "precision": settings["precision"],
+        "backend": settings["backend"],
         "outputs": settings["outputs"],
         **told,
         **loss,

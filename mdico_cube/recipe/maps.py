@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mdico_cube.recipe.section import Section, Share
-from mdico_cube.recipe.training import Precision
+from mdico_cube.recipe.training import Engine, Precision
 
 MapOutput = Literal["probabilities", "entropy", "observations", "applicability"]
 
@@ -22,8 +22,12 @@ class MapOptions(Section):
     pixels: Annotated[int, Field(ge=1)] = 1024
     """Pixels that go through the model at once: small enough to stay in the processor's cache."""
     precision: Precision = "32-true"
-    """Arithmetic of the model: bf16 is about twice as fast where the processor knows it and changes a few classes; the
-    share is measured on the validation windows and written into the bundle's scores and the map's attributes."""
+    """Arithmetic of the model: bf16 is about twice and int8 about four times as fast where the processor knows it, and
+    they change a few classes; the share is measured on the validation windows and written into the bundle's scores and
+    the map's attributes. int8 is calibrated on training windows first."""
+    backend: Engine = "torch"
+    """What computes the model: torch (always the same bits), compile (torch.compile), onnx (ONNX Runtime) or openvino;
+    each is compared with the plain model when it is loaded."""
     outputs: tuple[MapOutput, ...] = ()
     """A map's extras beside class and confidence: probabilities and entropy in percent, observations = valid steps,
     applicability = distance to the training data in percent of the distance that still counts as known."""

@@ -32,15 +32,15 @@ class Counter:
 
     def __init__(self, monkeypatch, stop_at: int | None = None, error: type[BaseException] = KeyboardInterrupt):
         self.seen: list[tuple[int, int]] = []
-        predict = MapPlan.predict
+        compute = MapPlan.compute
 
-        def counted(plan, y, x):
+        def counted(plan, found):
             if stop_at is not None and len(self.seen) == stop_at:
                 raise error(28, "No space left on device") if error is OSError else error
-            self.seen.append((y.start, x.start))
-            return predict(plan, y, x)
+            self.seen.append((found.y.start, found.x.start))
+            return compute(plan, found)
 
-        monkeypatch.setattr(MapPlan, "predict", counted)
+        monkeypatch.setattr(MapPlan, "compute", counted)
 
 
 def test_the_written_map_is_the_predicted_map(run, target):
@@ -253,14 +253,15 @@ def test_killed_at_any_moment_and_resumed_gives_the_same_bytes(run, target, seed
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "import mdico_cube.maps.write as module\n"
-        "made, make = [], module.map_shard\n"
+        "import mdico_cube.maps.crew as module\n"
+        "from mdico_cube.maps.write import write_map\n"
+        "made, make = [], module.write_shard\n"
         "def mortal(*args):\n"
         f"    if len(made) == {left}: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    made.append(0)\n"
         "    return make(*args)\n"
-        "module.map_shard = mortal\n"
-        "module.write_map(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), pixels=64, workers=1)\n"
+        "module.write_shard = mortal\n"
+        "write_map(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), pixels=64, workers=1)\n"
     )
     found = subprocess.run([sys.executable, "-c", program, run.cube, run.bundle(), target], check=False)
     assert found.returncode == -signal.SIGKILL
@@ -298,15 +299,15 @@ def test_an_unwritable_place_is_one_sentence(run):
 
 
 def test_workers_times_torch_threads_stay_within_the_cores(run, target, monkeypatch):
-    monkeypatch.setattr("mdico_cube.maps.write._cores", lambda: 2)
+    monkeypatch.setattr("mdico_cube.maps.crew.processors", lambda: 2)
     used, before = set(), torch.get_num_threads()
-    predict = MapPlan.predict
+    compute = MapPlan.compute
 
-    def noting(plan, y, x):
+    def noting(plan, found):
         used.add(torch.get_num_threads())
-        return predict(plan, y, x)
+        return compute(plan, found)
 
-    monkeypatch.setattr(MapPlan, "predict", noting)
+    monkeypatch.setattr(MapPlan, "compute", noting)
     write_map(run.cube, run.bundle(), target, workers=8)
     assert used == {1}
     assert torch.get_num_threads() == before
@@ -318,16 +319,16 @@ def test_workers_times_torch_threads_stay_within_the_cores(run, target, monkeypa
 
 def test_a_bundle_swapped_half_way_stops_the_map(run, target, monkeypatch):
     run.make_bundles(run.out / "other", "mdico", 7)
-    predict, seen = MapPlan.predict, []
+    compute, seen = MapPlan.compute, []
 
-    def swapping(plan, y, x):
+    def swapping(plan, found):
         if len(seen) == 3:
             for name in ("weights.safetensors", "bundle.json"):
                 (run.bundle() / name).write_bytes((run.out / "other" / "sentinel2" / name).read_bytes())
-        seen.append(y)
-        return predict(plan, y, x)
+        seen.append(found)
+        return compute(plan, found)
 
-    monkeypatch.setattr(MapPlan, "predict", swapping)
+    monkeypatch.setattr(MapPlan, "compute", swapping)
     with pytest.raises(MdicoError, match="changed while"):
         write_map(run.cube, run.bundle(), target, workers=1)
-    assert (Ledger(target, LAYER).states() == DONE).sum() == 3
+    assert (Ledger(target, LAYER).states() == DONE).sum() in (2, 3)  # the third may still wait to be written
