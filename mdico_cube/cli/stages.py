@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -146,7 +146,7 @@ def predict(
     Example: `mdico predict region.yml`, or `mdico predict region.yml --modality auto --mask fields.geojson`; four times
     as fast: `mdico predict region.yml --precision int8`
     """
-    asked = {"modalities": modality, "mask": mask and mask.resolve(), "abstain": abstain, "outputs": output}
+    asked: dict[str, Any] = {"modalities": modality, "mask": mask and mask.resolve(), "abstain": abstain, "outputs": output}
     asked |= {"backend": backend, "precision": precision}
     maps = {key: value for key, value in asked.items() if value not in (None, [])}
     for path in mdico.predict(load_recipe(recipe), overwrite, resume, workers, scheduler, **maps):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -59,6 +59,6 @@ class MapSection(MapOptions):
         return tuple(name for name in self.modalities or () if name not in TOGETHER)
 
     @property
-    def options(self) -> dict[str, object]:
+    def options(self) -> dict[str, Any]:
         """What every map of the recipe is made with, by name."""
         return {name: getattr(self, name) for name in MapOptions.model_fields}
