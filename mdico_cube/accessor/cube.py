@@ -19,7 +19,7 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.maps.predict import predict_map
 from mdico_cube.patches.extract import extract_samples
 from mdico_cube.patches.samples import SampleStore, open_samples
-from mdico_cube.recipe import MapOutput, SampleSection
+from mdico_cube.recipe import SampleSection
 from mdico_cube.recipe.load import parse_section
 from mdico_cube.sensors.registry import SENSORS, WEATHER
 
@@ -78,17 +78,18 @@ class CubeAccessor(Views):
         names = tuple(self._views) if modalities is None else tuple(modalities)
         return open_samples(extract_samples(self.path, Path(target), names, section, overwrite, resume))
 
-    def predict(self, bundle: str | Path, outputs: Sequence[MapOutput] = ()) -> xr.Dataset:
+    def predict(self, bundle: str | Path | Sequence[str | Path], **options: Any) -> xr.Dataset:
         """The map of the whole cube by one sensor's model, lazily: class and confidence (y, x).
 
         Args:
-            bundle: folder of the bundle.
-            outputs: what to give beyond: "probabilities", "entropy", "observations".
+            bundle: folder of the bundle, or of several: each pixel then takes the best sensor that was observed there.
+            options: keys of the recipe's `maps` section, such as outputs=["probabilities"], mask, abstain, least.
 
         Raises:
-            MdicoError: the bundle does not fit the cube.
+            MdicoError: the bundle does not fit the cube, or an unknown option.
         """
-        return predict_map(self.path, Path(bundle), outputs=outputs)
+        folders = Path(bundle) if isinstance(bundle, str | Path) else [Path(one) for one in bundle]
+        return predict_map(self.path, folders, **options)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,11 @@ from odc.geo.geom import point
 
 from mdico_cube.accessor import open_cube
 from mdico_cube.colearn.bundle import CONFIG
-from mdico_cube.colearn.bundle_config import read_config
 from mdico_cube.cube.reader import CubeReader
 from mdico_cube.errors import MdicoError
 from mdico_cube.explorer.layers import MapFile
 from mdico_cube.maps.outputs import NODATA
-from mdico_cube.maps.predict import MapPlan, plan_map
-from mdico_cube.maps.write import map_path
+from mdico_cube.maps.predict import AUTO, MapPlan, bundle_digest, plan_map
 
 
 @dataclass
@@ -84,6 +83,7 @@ class PixelTeller:
             "title": map_.title,
             "class": None if index < 0 else _class(map_.classes[index]),
             "confidence": None if confidence == NODATA else confidence,
+            "extras": _extras(map_, y, x),
         }
         if "probabilities" in map_.group:
             percent = np.asarray(map_.group["probabilities"][:, y, x])[:, 0, 0]
@@ -94,31 +94,56 @@ class PixelTeller:
         return {**facts, "probabilities": _of_plan(plan, y, x)["probabilities"], "source": "the map's bundle"}
 
     def _plan(self, map_: MapFile) -> MapPlan | None:
-        """The bundle that made a map, where it stands in the same run, unchanged."""
+        """The bundles that made a map, where they stand in the same run, unchanged."""
         if map_.key not in self._plans:
             facts = dict(map_.group.attrs)
-            out = map_.path.resolve().parent.parent
-            names = [str(facts.get(key, "")) for key in ("method", "seed", "modality")]
-            folder = out / "bundles" / names[0] / f"seed-{names[1]}" / names[2]
-            plan = None
-            if _is_name(names) and map_path(out, names[0], names[2], 0).parent == map_.path.resolve().parent:
-                plan = _try_plan(self.reader, folder, str(facts.get("bundle_digest")))
-            self._plans[map_.key] = plan
+            names = [facts.get("modality")] if facts.get("modality") != AUTO else facts.get("modalities")
+            run = [str(facts.get("method")), f"seed-{facts.get('seed')}"]
+            sensors = [str(name) for name in names or ()] if isinstance(names, list) else []
+            folders = [map_.path.resolve().parent.parent.joinpath("bundles", *run, name) for name in sensors]
+            known = all(_is_name(name) for name in (*run, *sensors)) and bool(folders)
+            options = {"least": facts["least"]} if isinstance(facts.get("least"), int) else {}
+            plan = _try_plan(self.reader, folders, options) if known else None
+            same = plan is not None and bundle_digest(plan) == facts.get("bundle_digest")
+            self._plans[map_.key] = plan if same else None
         return self._plans[map_.key]
 
 
-def _is_name(names: Sequence[str]) -> bool:
+def _is_name(name: str) -> bool:
     """Attributes come from a file: none may lead out of the run's folder."""
-    return all(name.replace("_", "").replace("-", "").replace("+", "").isalnum() for name in names)
+    return bool(re.fullmatch(r"[A-Za-z0-9_+-]+", name))
 
 
-def _try_plan(reader: CubeReader, folder: Path, digest: str) -> MapPlan | None:
+def _try_plan(reader: CubeReader, folders: Sequence[Path], options: dict[str, int]) -> MapPlan | None:
+    if not all((folder / CONFIG).is_file() for folder in folders):
+        return None
     try:
-        if not (folder / CONFIG).is_file() or read_config(folder / CONFIG).digest != digest:
-            return None
-        return plan_map(reader.path, folder, outputs=("probabilities",))
+        return plan_map(
+            reader.path, folders[0] if len(folders) == 1 else folders, outputs=("probabilities",), **options
+        )
     except MdicoError:
         return None
+
+
+def _extras(map_: MapFile, y: slice, x: slice) -> list[str]:
+    """What else a map says of a pixel: the sensor it took, why it gives no answer, how far it is from what it knows."""
+    found = []
+    for name in ("sensor", "abstain", "observations", "entropy", "applicability"):
+        if name not in map_.group:
+            continue
+        array = map_.group[name]
+        value, facts = int(np.asarray(array[y, x])[0, 0]), dict(array.attrs)
+        meanings = str(facts.get("flag_meanings", "")).split()
+        if value == NODATA:
+            continue
+        if "flag_values" in facts and value in facts["flag_values"]:
+            found.append(f"{name}: {meanings[facts['flag_values'].index(value)]}")
+        elif "flag_masks" in facts:
+            bits = [meaning for mask, meaning in zip(facts["flag_masks"], meanings, strict=True) if value & mask]
+            found += [f"{name}: {', '.join(bits).replace('_', ' ')}"] if bits else []
+        else:
+            found.append(f"{name}: {value}{' %' if facts.get('units') == 'percent' else ''}")
+    return found
 
 
 def open_bundles(reader: CubeReader, folders: Sequence[Path]) -> list[MapPlan]:
@@ -144,6 +169,7 @@ def _of_plan(plan: MapPlan, y: slice, x: slice) -> dict[str, Any]:
         "class": _class(config.classes[values.index(value)]) if value in values else None,
         "confidence": None if confidence == NODATA else confidence,
         "probabilities": _bars(config.classes, parts["probabilities"][:, 0, 0]),
+        "extras": [],
         "source": "bundle",
     }
 

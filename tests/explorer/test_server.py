@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 import rasterio
+import zarr
+from servers import Loopback
+from starlette.routing import Mount
 
 import mdico_cube as mdico
 from mdico_cube.maps.write import open_map
@@ -195,6 +199,36 @@ def test_a_map_of_another_cube_is_refused(out: Path, maps: list[Path], toy_cube:
 def test_a_bundle_gives_probabilities_without_a_map(out: Path) -> None:
     teller = mdico.explorer_app(out / "cube.zarr", [], [out / "bundles" / "mdico" / "seed-0" / "sentinel2"])
     assert teller is not None
+
+
+def test_a_map_of_several_sensors_says_which_it_took(out: Path) -> None:
+    bundles = [out / "bundles" / "mdico" / "seed-0" / name for name in ("sentinel2", "sentinel1")]
+    target = out / "maps" / "mdico-auto-seed0.zarr"
+    path = mdico.write_map(
+        out / "cube.zarr", bundles, target, overwrite=True, outputs=["entropy"], abstain=0.5, least=3
+    )
+    stored = open_map(path)
+    with Loopback(Mount("/", mdico.explorer_app(out / "cube.zarr", [path]))) as server:
+        for row, column in ((20, 31), (6, 35)):
+            (told,) = ask(f"{server.address}/api/pixel/{row}/{column}")["maps"]
+            pixel = stored.isel(y=row, x=column)
+            sensor = pixel.sensor.attrs["flag_meanings"].split()[int(pixel.sensor)]
+            assert f"sensor: {sensor}" in told["extras"]
+            assert f"entropy: {int(pixel.entropy)} %" in told["extras"]
+            assert any(extra.startswith("abstain: unsure") for extra in told["extras"]) == bool(int(pixel.abstain) & 1)
+            assert max(one["percent"] for one in told["probabilities"]) == int(pixel.confidence)
+            assert told["source"] == "the map's bundle"
+    assert sensor == "sentinel1", "Sentinel-2 never saw the second pixel"
+
+
+def test_attributes_of_a_map_lead_nowhere_else(out: Path, maps: list[Path], tmp_path: Path) -> None:
+    copy = tmp_path / "run" / "maps" / "m.zarr"
+    shutil.copytree(maps[1], copy)
+    zarr.open_group(copy, mode="r+").attrs["method"] = f"../../../{out.name}/bundles/mdico"
+    with Loopback(Mount("/", mdico.explorer_app(out / "cube.zarr", [copy]))) as server:
+        (told,) = ask(f"{server.address}/api/pixel/20/31")["maps"]
+    assert told["probabilities"] is None
+    assert "away" in told["source"]
 
 
 def test_a_taken_port_is_a_sentence(out: Path) -> None:

@@ -319,7 +319,8 @@ function probabilities(map) {
   const verdict = map.class ? map.class.name : "no prediction";
   const head = make("h3", { text: `${map.title}: ${verdict} ` });
   if (map.confidence !== null) head.append(make("small", { text: `${map.confidence} %` }));
-  if (!map.probabilities) return [head, make("p", { class: "facts", text: map.class ? map.source : "the sensor never saw this pixel" })];
+  const extras = map.extras.length ? [make("p", { class: "facts", text: map.extras.join("; ") })] : [];
+  if (!map.probabilities) return [head, ...extras, make("p", { class: "facts", text: map.class ? map.source : "the sensor never saw this pixel" })];
   const bars = make("div", { class: "bars" });
   const most = Math.max(...map.probabilities.map((one) => one.percent));
   map.probabilities.forEach((one) => {
@@ -329,7 +330,7 @@ function probabilities(map) {
     bars.append(make("span", { text: one.name, class: `name${best}` }), make("div", { class: "track" }, bar),
       make("span", { class: `percent${best}`, text: `${one.percent} %` }));
   });
-  return [head, bars];
+  return [head, ...extras, bars];
 }
 
 /** One chart: a line per band, gaps where nothing was observed. */
