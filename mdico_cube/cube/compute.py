@@ -12,6 +12,7 @@ import numpy as np
 from odc.geo.geobox import GeoBox
 
 from mdico_cube.cube.composite import mosaic, reduce_step
+from mdico_cube.cube.ground import ground_steps
 from mdico_cube.cube.plan import LayerPlan
 from mdico_cube.cube.read import helper
 from mdico_cube.cube.scenes import Calibrated, Notes, read_calibrated
@@ -50,7 +51,7 @@ def compute_block(layer: LayerPlan, block: GeoBox, threads: int = 1, notes: Note
             continue
         stored = sensor.finish(*composite)
         if sensor.derive is not None:
-            every = sensor.derive(stored[0], *_metres(block))
+            every = sensor.derive(stored[0], ground_steps(block))
             stored = every[[sensor.modality.band_names.index(band) for band in bands]]
         out[step] = stored
     return out
@@ -85,12 +86,3 @@ def _composite(layer: LayerPlan, scenes: Sequence[Calibrated]) -> tuple[Array, B
     if not passes:
         return None
     return reduce_step([work for work, _ in passes], [observed for _, observed in passes], layer.reducer)
-
-
-def _metres(block: GeoBox) -> tuple[float, float]:
-    """Metres per pixel in x and y at the block's centre."""
-    x, y = abs(block.resolution.x), abs(block.resolution.y)
-    if block.crs is None or not block.crs.geographic:
-        return x, y
-    latitude = np.radians(block.extent.centroid.coords[0][1])
-    return x * 111_320 * float(np.cos(latitude)), y * 110_574

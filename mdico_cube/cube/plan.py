@@ -28,7 +28,7 @@ from mdico_cube.sensors.quality import hidden_by
 from mdico_cube.sensors.sensor import Radiometry, Sensor
 from mdico_cube.spec import Modality, Resampling
 
-RULES = 3
+RULES = 4
 """Raised whenever the same items and options would give other pixels; it makes older shards stale."""
 
 

@@ -1,4 +1,4 @@
-"""Elevation in, terrain out: elevation, slope, northness and eastness on the metric grid."""
+"""Elevation in, terrain out: elevation, slope, northness and eastness in metres on the ground and true north."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mdico_cube.recipe import Source
-from mdico_cube.sensors.sensor import Radiometry, Sensor
+from mdico_cube.sensors.sensor import Radiometry, Sensor, Steps
 from mdico_cube.spec import Array, Band, Bools, Floats, Modality, Storage
 
 MODALITY = Modality(
@@ -38,25 +38,27 @@ def calibrate(raw: Array, nodata: float, rule: Radiometry) -> tuple[Array, Bools
     return metres, (np.isfinite(metres) & (metres != nodata)).all(axis=0)
 
 
-def terrain(elevation: Floats, pixel_x: float, pixel_y: float) -> Floats:
+def terrain(elevation: Floats, steps: Steps) -> Floats:
     """Elevation (h + 2 HALO, w + 2 HALO) in metres to (elevation, slope, northness, eastness) (4, h, w).
 
     Slope is atan(|gradient|) in degrees from central differences, one-sided where a neighbour is unknown. Northness
-    and eastness are the cosine and sine of the aspect: the compass direction in which the ground falls; flat ground
-    has 0 in both.
+    and eastness are the cosine and sine of the aspect: the compass direction, from true north, in which the ground
+    falls; flat ground has 0 in both.
 
     Args:
-        elevation: rows from north to south, NaN where unknown.
-        pixel_x: metres per pixel eastwards.
-        pixel_y: metres per pixel southwards.
+        elevation: NaN where unknown.
+        steps: where a step to the next column and row leads, in metres on the ground.
     """
     core = elevation[HALO:-HALO, HALO:-HALO]
     rows, columns = slice(HALO, -HALO), slice(HALO, -HALO)
     after, before = slice(HALO + 1, 1 - HALO), slice(HALO - 1, -HALO - 1)
-    east = _difference(elevation[rows, after] - core, core - elevation[rows, before]) / pixel_x
-    north = _difference(elevation[before, columns] - core, core - elevation[after, columns]) / pixel_y
-    rise = np.hypot(east, north)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    right = _difference(elevation[rows, after] - core, core - elevation[rows, before])
+    down = _difference(elevation[after, columns] - core, core - elevation[before, columns])
+    turn = steps.east_x * steps.north_y - steps.east_y * steps.north_x
+    with np.errstate(invalid="ignore", divide="ignore"):  # flat ground, and the pole itself, which has no north
+        east = (right * steps.north_y - down * steps.north_x) / turn
+        north = (down * steps.east_x - right * steps.east_y) / turn
+        rise = np.hypot(east, north)
         northness = np.where(rise > 0, -north / rise, np.where(np.isnan(rise), np.nan, 0.0))
         eastness = np.where(rise > 0, -east / rise, np.where(np.isnan(rise), np.nan, 0.0))
     return np.stack([core, np.degrees(np.arctan(rise)), northness, eastness]).astype(np.float32)

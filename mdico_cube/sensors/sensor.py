@@ -27,6 +27,17 @@ class Radiometry:
 
 
 @dataclass(frozen=True, slots=True)
+class Steps:
+    """Metres on the ground from a pixel to the next: eastwards and northwards, to the right (x) and down (y)."""
+
+    east_x: Array | float
+    """(h, w), or one for all pixels."""
+    north_x: Array | float
+    east_y: Array | float
+    north_y: Array | float
+
+
+@dataclass(frozen=True, slots=True)
 class Sensor:
     """One sensor. `work` arrays are what a reducer combines: counts for optical data, linear power for radar."""
 
@@ -52,8 +63,8 @@ class Sensor:
     """Band -> metres per source pixel: a grid at least twice as coarse takes the average. Bands not named never do."""
     halo: int = 0
     """Pixels needed around a block so that its edge is exact."""
-    derive: Callable[[Array, float, float], Array] | None = None
-    """(stored (C, h + 2 halo, w + 2 halo), metres per pixel in x, in y) -> (C', h, w): every band of `modality`."""
+    derive: Callable[[Array, Steps], Array] | None = None
+    """(stored (C, h + 2 halo, w + 2 halo), what a step goes on the ground) -> (C', h, w): every band of `modality`."""
     sentinel: OffsetSentinel | None = None
     """What watches the offset of every item; None for sensors whose counts never change their meaning."""
     scarce: bool = False

@@ -119,7 +119,7 @@ def test_counting_observations(recipe_facts: dict[str, Any]) -> None:
     assert (values[:, 0, :12] == 2).all()
     assert (values[:, 0, 12:] == 3).all()
     recipe_facts["modalities"]["dem"] = {"reducer": "count"}
-    with pytest.raises(MdicoError, match="dem: has no time steps to count"):
+    with pytest.raises(MdicoError, match="Terrain has no time steps to reduce"):
         plan_build(parse_recipe(recipe_facts))
 
 

@@ -12,6 +12,7 @@ from mdico_cube.recipe import Source
 from mdico_cube.sensors import dem, sentinel1, sentinel2
 from mdico_cube.sensors.quality import seen
 from mdico_cube.sensors.registry import SENSORS, get_sensor
+from mdico_cube.sensors.sensor import Steps
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_terrain_of_a_plane_is_exact(east: float, north: float) -> None:
     """A plane that rises by `east` and `north` metres per metre: slope atan(hypot), aspect downhill."""
     rows, columns = np.mgrid[0:12, 0:14].astype(np.float64)
     plane = (500 + east * 10 * columns - north * 20 * rows).astype(np.float32)
-    elevation, slope, northness, eastness = dem.terrain(plane, 10, 20)
+    elevation, slope, northness, eastness = dem.terrain(plane, Steps(10, 0, 0, -20))
     steep = np.hypot(east, north)
     np.testing.assert_allclose(elevation, plane[2:-2, 2:-2])
     np.testing.assert_allclose(slope, np.degrees(np.arctan(steep)), atol=1e-3)
@@ -100,7 +101,7 @@ def test_terrain_of_a_plane_is_exact(east: float, north: float) -> None:
 def test_terrain_beside_the_unknown_uses_the_neighbour_that_is_known() -> None:
     plane = np.tile(np.arange(10, dtype=np.float32), (10, 1))
     plane[:, :2] = np.nan
-    slope = dem.terrain(plane, 1, 1)[1]
+    slope = dem.terrain(plane, Steps(1, 0, 0, -1))[1]
     np.testing.assert_allclose(slope, 45, atol=1e-3)
 
 
