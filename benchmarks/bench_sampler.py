@@ -165,16 +165,15 @@ def anywhere(size: int, count: int, side: int = SIDE) -> Windows:
 
 
 class Ours:
-    """This project's loader over a source; each pass is one epoch."""
+    """This project's loader over a source; each pass has a loader of its own, so that none is begun early."""
 
     def __init__(self, source: WindowSource, workers: int, batch: int = BATCH) -> None:
-        self.loader, self.epoch = make_loader(source, batch, 0, workers), 0
+        self.source, self.workers, self.batch, self.epoch = source, workers, batch, 0
 
     def __call__(self) -> Iterable[int]:
         """The next epoch."""
         self.epoch += 1
-        self.loader.set_epoch(self.epoch)
-        return (len(batch) for batch in self.loader)
+        return (len(batch) for batch in make_loader(self.source, self.batch, self.epoch, self.workers))
 
 
 @lru_cache(maxsize=1)
@@ -299,7 +298,7 @@ def cases(folder: Path, size: int, workers: int, section: SampleSection) -> tupl
 
 
 def training(folder: Path, workers: int, direct: bool) -> float:
-    """Share of the step time that a TempCNN waits for pixel series."""
+    """Share of the step time that a TempCNN waits for pixel series: the worst of two epochs."""
     store = open_samples(folder / "pixels" / "samples.zarr")
     rows = store.where(1)[::8]
     target = np.asarray(store.array("target").oindex[rows])
@@ -311,7 +310,7 @@ def training(folder: Path, workers: int, direct: bool) -> float:
     counts = np.bincount(store.label[rows], minlength=len(LEGEND)).tolist()
     loaders = (Few(make_loader(source, 256, 0, workers), 30), make_loader(check, 256))
     run = fit("independent", store.inputs, LEGEND, section, *loaders, counts, folder / "model", 0)
-    return float(run.history[-1]["data_wait"])
+    return max(float(row["data_wait"]) for row in run.history)
 
 
 class Few:
@@ -319,7 +318,7 @@ class Few:
 
     def __init__(self, loader: Any, most: int) -> None:
         self.loader, self.most = loader, min(most, len(loader))
-        self.dataset, self.set_epoch = loader.dataset, loader.set_epoch
+        self.dataset, self.set_epoch, self.begin = loader.dataset, loader.set_epoch, loader.begin
 
     def __len__(self) -> int:
         return self.most

@@ -46,6 +46,11 @@ class EpochLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
+    def begin(self) -> None:
+        """Tell a loader that reads ahead that the first epoch will be asked for."""
+        if callable(begin := getattr(self.loader, "begin", None)):
+            begin(self.epoch)
+
     def __deepcopy__(self, memo: object) -> EpochLoader:
         """A copy of the loop, as the weights' average makes one, shares the data."""
         return self

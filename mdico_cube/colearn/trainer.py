@@ -78,10 +78,13 @@ def fit(
     identity = identity_of(method, inputs, legend, section, class_counts, samples, seed, scale)
     with disk_faults(folder), quiet(), isolate_rng():
         checkpoint = prepare(folder, identity, resume)
+        batches = EpochLoader(train, seed)
+        if checkpoint is None:
+            batches.begin()
         pl.seed_everything(seed, workers=True, verbose=False)
         model = maker(inputs, len(legend), section, weights)
         model.scale = scale
-        loop = Loop(model, len(legend), section.train, EpochLoader(train, seed))
+        loop = Loop(model, len(legend), section.train, batches)
         title = f"{method}, seed {seed}"
         if checkpoint is None or not finished(checkpoint, section.train):
             _run(loop, validation, section.train, folder, title, resumed=checkpoint is not None)

@@ -146,6 +146,10 @@ class WindowLoader:
         """The trainer says which epoch begins; from then on each is begun while the one before it still trains."""
         self._epoch, self._named = epoch, True
 
+    def begin(self, epoch: int) -> None:
+        """The trainer says which epoch comes first, so that it is read while the model is made."""
+        self._ahead.begin(epoch)
+
 
 class WithUnlabelled:
     """Batches of labelled windows, each followed by the next unlabelled ones; an epoch ends with the labelled."""
@@ -174,6 +178,11 @@ class WithUnlabelled:
         """The trainer says which epoch begins."""
         self.labelled.set_epoch(epoch)
         self.unlabelled.set_epoch(epoch)
+
+    def begin(self, epoch: int) -> None:
+        """The trainer says which epoch comes first."""
+        self.labelled.begin(epoch)
+        self.unlabelled.begin(epoch)
 
 
 def make_loader(

@@ -170,7 +170,7 @@ class CubeWindows:
         chosen, reader = self.windows.take(index), self.reader
         for group in group_windows(chosen, reader.chunk):
             if chosen.side >= _SMALL and not _overlapping(chosen, group, reader.chunk):
-                yield from self._one_by_one(chosen, group)
+                yield from self._one_by_one(reader, chosen, group)
                 continue
             y, x = chosen.y[group.index] - group.y.start, chosen.x[group.index] - group.x.start
             blocks = {name: reader.stored(name, group.y, group.x) for name in self.names}  # (T, C, h, w) each
@@ -182,12 +182,12 @@ class CubeWindows:
                 parts = {name: self._thin(name, block[None, :, :, *here]) for name, block in blocks.items()}
                 yield np.array([place]), parts
 
-    def _one_by_one(self, chosen: Windows, group: Group) -> Iterator[Part]:
+    def _one_by_one(self, reader: CubeReader, chosen: Windows, group: Group) -> Iterator[Part]:
         """Windows that share no chunk, each read by itself."""
         for place in group.index:
             y, x = int(chosen.y[place]), int(chosen.x[place])
             block = slice(y, y + chosen.side), slice(x, x + chosen.side)
-            values = {name: self._thin(name, self.reader.stored(name, *block)[None]) for name in self.names}
+            values = {name: self._thin(name, reader.stored(name, *block)[None]) for name in self.names}
             yield np.array([place]), values
 
     def _thin(self, name: str, stored: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -258,3 +259,17 @@ def test_nothing_is_read_ahead_for_nobody(cube: Path) -> None:
         list(loader)
         assert source.reads == 7
     assert not readers() - before
+
+
+def test_the_first_epoch_is_begun_before_it_is_asked_for(cube: Path) -> None:
+    source = Watched(direct(cube, 2, 61))
+    loader, fresh = named(source), named(direct(cube, 2, 61))
+    loader.begin(4)
+    deadline = time.monotonic() + 10
+    while source.reads < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert source.reads == 3
+    for one in (loader, fresh):
+        one.set_epoch(4)
+    for one, two in zip(fresh, loader, strict=True):
+        assert_same(one, two)
