@@ -95,7 +95,7 @@ def run_study(
     finally:
         torch.set_num_threads(before)
     found = [Run(**run) for run in runs]
-    table = make_study_table(found, names, _title(colearn, plan, found), plan.baseline)
+    table = make_study_table(found, names, _title(colearn, plan, found), plan.baseline, _test_share(samples))
     write_study(table, folder)
     return table
 
@@ -179,6 +179,12 @@ def _prepare(
     facts.append(colearn.model_dump(mode="json", exclude={"methods", "seeds"}))
     identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     prepare(folder, identity, overwrite, resume)
+
+
+def _test_share(samples: SampleSection) -> float:
+    """Blocks that are scored by blocks that train, however few of their windows keep a label."""
+    share = 1 / samples.folds if samples.folds else samples.test
+    return share / (1 - share)
 
 
 def _title(colearn: ColearnSection, plan: StudyPlan, runs: Sequence[Run]) -> str:

@@ -42,6 +42,8 @@ class StudyTable:
     subsets: tuple[str, ...]
     classes: tuple[str, ...]
     runs: tuple[Run, ...]
+    test_share: float
+    """Ground that is held out by that which may train, n_test / n_train of the corrected test."""
 
     def scores(self, method: str, subset: str, metric: str) -> list[float]:
         """One figure per seed, in the order of the seeds; empty where the method cannot do with this subset."""
@@ -55,8 +57,7 @@ class StudyTable:
         first, second = (self.scores(name, subset, metric) for name in (method, self.baseline))
         if len(first) != len(second) or len(first) < 2:
             return None
-        train, test, _ = self.runs[0].sizes
-        return paired(first, second, test / train)
+        return paired(first, second, self.test_share)
 
     def class_gain(self, method: str, subset: str) -> list[float]:
         """(K,) mean F1 of each class minus the baseline's; empty where one of them has none."""
@@ -64,10 +65,12 @@ class StudyTable:
         return [] if not (first.size and second.size) else [float(v) for v in first.mean(axis=0) - second.mean(axis=0)]
 
 
-def make_study_table(runs: Sequence[Run], methods: tuple[str, ...], title: str, baseline: str) -> StudyTable:
+def make_study_table(
+    runs: Sequence[Run], methods: tuple[str, ...], title: str, baseline: str, test_share: float
+) -> StudyTable:
     """Runs in any order to one table."""
     subsets = tuple(dict.fromkeys(subset for run in runs for subset in run.rows))
-    return StudyTable(title, methods, baseline, subsets, tuple(runs[0].classes), tuple(runs))
+    return StudyTable(title, methods, baseline, subsets, tuple(runs[0].classes), tuple(runs), test_share)
 
 
 def study_table(table: StudyTable) -> str:

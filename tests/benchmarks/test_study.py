@@ -175,6 +175,7 @@ def test_a_study_scores_saves_and_goes_on(toy_cube: Path, tmp_path: Path, monkey
     assert gain.mean == pytest.approx(
         np.mean(values) - np.mean(table.scores("independent", "only sentinel1", "f1_macro"))
     )
+    assert table.test_share == pytest.approx(0.25 / 0.75), "blocks, not windows"
     text = (tmp_path / "out" / "study.md").read_text()
     assert text == study_table(table)
     for word in ("random-forest", "gradient-boosting", "Expected calibration error", "F1 by class", "p, corrected"):
