@@ -17,8 +17,8 @@ from mdico_cube.benchmarks.neural import predict_classical, predict_method, subs
 from mdico_cube.benchmarks.pixel_series import PixelSeries
 from mdico_cube.benchmarks.scores import figures_of
 from mdico_cube.benchmarks.table import Table, make_table, write_table
+from mdico_cube.benchmarks.variants import parse_variant
 from mdico_cube.colearn.encoders.registry import get_encoder
-from mdico_cube.colearn.registry import get_method
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import console, track
 from mdico_cube.recipe import ColearnSection
@@ -48,9 +48,7 @@ def run_benchmark(
     Raises:
         MdicoError: an unknown method, folds that cannot be made, or a folder that holds another benchmark.
     """
-    for method in plan.methods:
-        if method not in CLASSICAL:
-            get_method(method)
+    variants = {method: parse_variant(method) for method in plan.methods if method not in CLASSICAL}
     get_encoder(plan.encoder)
     modalities = tuple(series.values)
     if len(modalities) < 2:
@@ -62,7 +60,8 @@ def run_benchmark(
     jobs = [(method, seed, fold) for seed in split for fold in range(len(split[seed])) for method in methods]
     results = []
     for method, seed, fold in track(jobs, f"benchmark {series.name}", len(jobs)):
-        path = folder / "runs" / f"{method}-seed{seed}-fold{fold}.json"
+        stem = variants[method].stem if method in variants else method
+        path = folder / "runs" / f"{stem}-seed{seed}-fold{fold}.json"
         if not path.exists():
             result = {
                 "method": method,
@@ -108,7 +107,8 @@ def _one(series: PixelSeries, section: ColearnSection, method: str, seed: int, f
         if method in CLASSICAL:
             guesses = predict_classical(series, method, seed, train, test)
         else:
-            guesses = predict_method(method, series, section, seed, train, test)
+            variant = parse_variant(method)
+            guesses = predict_method(variant.method, series, variant.section(section), seed, train, test)
     truth = series.target[test]
     classes = len(series.classes)
     rows = {title: figures_of(series.task, truth, guess, classes) for title, guess in guesses.items()}

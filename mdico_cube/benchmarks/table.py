@@ -12,6 +12,7 @@ import numpy as np
 
 from mdico_cube.benchmarks.pixel_series import PixelSeries
 from mdico_cube.benchmarks.scores import METRICS
+from mdico_cube.benchmarks.significance import Difference, paired
 
 _PRINTED = {"classes": 2, "multilabel": 3, "regression": 5}  # how many of a task's figures a page shows; a file all
 _PROTOCOLS = {
@@ -34,6 +35,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Gain:
+    """One method against the first one that was asked for, with one subset of sensors, in the task's first figure."""
+
+    method: str
+    subset: str
+    difference: Difference
+
+
+@dataclass(frozen=True)
 class Table:
     """What was measured."""
 
@@ -42,6 +52,8 @@ class Table:
     subsets: tuple[str, ...]
     cells: tuple[Cell, ...]
     task: str = "classes"
+    baseline: str = ""
+    gains: tuple[Gain, ...] = ()
 
     def cell(self, method: str, subset: str, metric: str) -> Cell | None:
         """One cell, or None where the method cannot do with this subset."""
@@ -74,7 +86,28 @@ def make_table(
         f"({', '.join(series.classes)}), {folds} x {plan['seeds']} seeds, {plan['encoder']}, {plan['epochs']} epochs; "
         f"{_PROTOCOLS[plan['protocol']]}"
     )
-    return Table(title, methods, subsets, tuple(cells), series.task)
+    baseline = next(iter(plan["methods"]), "")
+    return Table(title, methods, subsets, tuple(cells), series.task, baseline, _gains(series, results, baseline))
+
+
+def _gains(series: PixelSeries, results: Sequence[dict[str, Any]], baseline: str) -> tuple[Gain, ...]:
+    """Every method against the baseline over the folds and seeds that both have."""
+    metric = next(iter(METRICS[series.task]))
+    found: dict[tuple[str, str], dict[tuple[int, int], float]] = {}
+    for result in results:
+        for subset, row in result["rows"].items():
+            if metric in row:
+                found.setdefault((result["method"], subset), {})[result["seed"], result["fold"]] = row[metric]
+    tested = float(np.mean([result["test"] for result in results]))
+    share = tested / max(1.0, len(series.target) - tested)
+    gains = []
+    for (method, subset), scores in found.items():
+        base = found.get((baseline, subset), {})
+        common = sorted(scores.keys() & base.keys())
+        if method != baseline and len(common) > 1:
+            pair = [scores[key] for key in common], [base[key] for key in common]
+            gains.append(Gain(method, subset, paired(*pair, share)))
+    return tuple(gains)
 
 
 def benchmark_table(table: Table) -> str:
@@ -87,7 +120,22 @@ def benchmark_table(table: Table) -> str:
             texts = ["" if c is None else f"{c.mean:.3f} ± {c.std:.3f}" for c in found]
             lines.append(f"| {method} | {' | '.join(texts)} |")
         parts.append("\n".join(lines))
+    if table.gains:
+        parts.append(_gain_lines(table))
     return "\n\n".join(parts) + "\n"
+
+
+def _gain_lines(table: Table) -> str:
+    """Methods down, subsets across: mean gain and p of the corrected resampled t-test."""
+    name = next(iter(METRICS[table.task].values()))
+    by_place = {(gain.method, gain.subset): gain.difference for gain in table.gains}
+    lines = [f"| {name}, gain over {table.baseline} (corrected p) | {' | '.join(table.subsets)} |"]
+    lines.append("|---|" + "---|" * len(table.subsets))
+    for method in (m for m in table.methods if m != table.baseline):
+        found = [by_place.get((method, subset)) for subset in table.subsets]
+        texts = ["" if d is None else f"{d.mean:+.3f} ({d.p_corrected:.2f})" for d in found]
+        lines.append(f"| {method} | {' | '.join(texts)} |")
+    return "\n".join(lines)
 
 
 def write_table(table: Table, folder: Path) -> None:

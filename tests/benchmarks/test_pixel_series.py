@@ -218,8 +218,13 @@ def test_a_benchmark_prints_saves_and_goes_on(file: Path, tmp_path: Path, monkey
     assert table.cell("independent", "all but S1", "f1_macro") is not None
     assert table.cell("fusion-concat", "only S1", "f1_macro") is None
     assert table.cell("fusion-concat", "all", "f1_macro") is not None
+    gain = next(g.difference for g in table.gains if (g.method, g.subset) == ("random-forest", "only S1"))
+    forest = table.cell("random-forest", "only S1", "f1_macro")
+    assert forest is not None
+    assert (gain.mean, gain.count) == (pytest.approx(forest.mean - cell.mean), 2)
     text = (tmp_path / "out" / "table.md").read_text()
     assert text == benchmark_table(table)
+    assert f"{gain.mean:+.3f} ({gain.p_corrected:.2f})" in text
     assert "honest protocol" in text
     with (tmp_path / "out" / "table.csv").open() as handle:
         assert len(list(csv.DictReader(handle))) == len(table.cells)
@@ -259,12 +264,14 @@ def test_the_command_line_runs_it(file: Path, tmp_path: Path, capfd: pytest.Capt
             app([str(a) for a in arguments])
         return int(end.value.code or 0), *capfd.readouterr()
 
-    options = ["--data", file, "--label", "crop", "--modalities", "S1,S2", "--methods", "comiss"]
+    options = ["--data", file, "--label", "crop", "--modalities", "S1,S2", "--methods", "comiss,comiss:modality=0"]
     short = ["--folds", 2, "--seeds", 1, "--epochs", 2, "--protocol", "paper", "--out", tmp_path / "out"]
     code, out, _ = door("--quiet", "benchmark", "pixel-series", *options, *short)
     assert code == 0
     assert "PAPER PROTOCOL" in out
     assert "| comiss |" in out
+    assert "| comiss:modality=0 |" in out
+    assert "gain over comiss" in out
     code, _, err = door("benchmark", "pixelseries", *options, *short)
     assert code == 2
     assert "did you mean 'pixel-series'" in err
