@@ -28,6 +28,8 @@ _HOMES = {
     "load_bundle": "mdico_cube.colearn.bundle",
     "predict_map": "mdico_cube.maps.predict",
     "write_map": "mdico_cube.maps.write",
+    "map_status": "mdico_cube.maps.mapstore",
+    "write_polygons": "mdico_cube.maps.polygons",
     "explore": "mdico_cube.explorer.serve",
     "explorer_app": "mdico_cube.explorer.serve",
     "scores_table": "mdico_cube.maps.scores",

@@ -7,6 +7,7 @@ import mdico_cube.cli.catalogs
 import mdico_cube.cli.explore
 import mdico_cube.cli.lab
 import mdico_cube.cli.look
+import mdico_cube.cli.maps
 import mdico_cube.cli.plan
 import mdico_cube.cli.samples
 import mdico_cube.cli.stages

@@ -140,14 +140,22 @@ def predict(
     precision: Annotated[
         str | None, typer.Option("--precision", help="fp32, bf16, fp16 or int8; default: the recipe's.")
     ] = None,
+    polygons: Annotated[
+        str | None, typer.Option("--polygons", metavar="KIND", help="Also write polygons: gpkg or geojson.")
+    ] = None,
 ) -> None:
     """Bundles to maps: the whole region with one sensor at a time, as Zarr and GeoTIFF. Options replace the recipe's.
 
     Example: `mdico predict region.yml`, or `mdico predict region.yml --modality auto --mask fields.geojson`; four times
     as fast: `mdico predict region.yml --precision int8`
     """
-    asked: dict[str, Any] = {"modalities": modality, "mask": mask and mask.resolve(), "abstain": abstain, "outputs": output}
-    asked |= {"backend": backend, "precision": precision}
+    asked: dict[str, Any] = {
+        "modalities": modality,
+        "mask": mask and mask.resolve(),
+        "abstain": abstain,
+        "outputs": output,
+    }
+    asked |= {"polygons": polygons, "backend": backend, "precision": precision}
     maps = {key: value for key, value in asked.items() if value not in (None, [])}
     for path in mdico.predict(load_recipe(recipe), overwrite, resume, workers, scheduler, **maps):
         out.print(f"map: {path.with_suffix('.tif')}", soft_wrap=True)

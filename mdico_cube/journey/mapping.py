@@ -16,6 +16,7 @@ from mdico_cube.journey.timings import read_timings
 from mdico_cube.maps.cog import write_cog
 from mdico_cube.maps.evaluate import evaluate as evaluate_maps
 from mdico_cube.maps.item import write_collection, write_item
+from mdico_cube.maps.polygons import write_polygons
 from mdico_cube.maps.precision import record_bf16_loss
 from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores, Scores
@@ -69,6 +70,8 @@ def predict(
         write_cog(
             target, target.with_suffix(".tif"), f"{recipe.name}: {method}, {_TITLES.get(modality, f'{modality} alone')}"
         )
+        if recipe.maps.polygons is not None:
+            write_polygons(target, target.with_suffix(f".{recipe.maps.polygons}"))
         write_item(target, places.cube, bundle)
         done.append(target)
     write_collection(recipe.output, recipe.name)

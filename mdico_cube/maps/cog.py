@@ -1,9 +1,9 @@
-"""A Zarr map in, Cloud-Optimized GeoTIFFs of class and confidence out, streamed block by block."""
+"""A Zarr map in, Cloud-Optimized GeoTIFFs of its classes and of all else it holds out, streamed block by block."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,17 @@ from mdico_cube.maps.predict import windows
 from mdico_cube.maps.write import open_map, read_map
 from mdico_cube.spec import LabelClass
 
+Colors = dict[int, tuple[int, int, int, int]]
 TILE = 512
 """Side of a tile in pixels."""
 
 
 def write_cog(source: Path, target: Path, title: str) -> Path:
-    """Write `<target>` with the classes and `<stem>-confidence.tif` beside it.
+    """Write `<target>` with the classes and `<stem>-NAME.tif` beside it for every other variable of the map.
 
     The class file carries a colour table, nodata 255, overviews by majority and, in `<target>.aux.xml`, the class names
-    that GDAL and QGIS show.
+    that GDAL and QGIS show; so does the one that says which sensor was used. Memory holds one shard at a time. (GDAL
+    writes the files: the parallel writer of odc-geo knows no colour table.)
 
     Args:
         source: folder of a complete Zarr map.
@@ -47,14 +49,40 @@ def write_cog(source: Path, target: Path, title: str) -> Path:
     group = read_map(source)
     legend = read_legend(group)
     geobox = open_map(source).odc.geobox
-    colors = {item.value: _rgba(item.color) for item in legend} | {NODATA: (0, 0, 0, 0)}
     with mendable(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        confidence = target.with_name(f"{target.stem}-confidence.tif")
-        _write(group["confidence"], geobox, confidence, f"{title}: confidence (percent)", "AVERAGE", None)
-        _write(group["class"], geobox, target, title, "MODE", colors)
+        for name in (name for name in EXTRAS if name in group):
+            array: Any = group[name]
+            beside, about = beside_cog(target, name), f"{title}: {array.attrs['long_name']}"
+            entries = sensor_entries(dict(array.attrs)) if name == "sensor" else ()
+            bands = tuple(item.name for item in legend) if array.ndim == 3 else ()
+            _write(array, geobox, beside, about, "MODE" if name in _COUNTED else "AVERAGE", _colors(entries), bands)
+            if entries:
+                _write_names(entries, beside)
+        _write(group["class"], geobox, target, title, "MODE", _colors(legend))
         _write_names(legend, target)
     return target
+
+
+EXTRAS = ("confidence", "probabilities", "entropy", "applicability", "abstain", "observations", "sensor")
+"""Variables that get a GeoTIFF of their own beside the classes."""
+_COUNTED = ("abstain", "sensor")
+_PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#666666")
+
+
+def beside_cog(target: Path, name: str) -> Path:
+    """Where the GeoTIFF of another variable stands."""
+    return target.with_name(f"{target.stem}-{name}.tif")
+
+
+def sensor_entries(attrs: dict[str, Any]) -> tuple[LabelClass, ...]:
+    """Name and colour of each value of a map's layer `sensor`, from its attributes."""
+    names = str(attrs["flag_meanings"]).split(" ")
+    if "flag_masks" in attrs:
+        sets = [[name for bit, name in enumerate(names) if number >> bit & 1] for number in range(1 << len(names))]
+        names = ["none", *(" + ".join(chosen) for chosen in sets[1:])]
+    colors = ("#d9d9d9", *(_PALETTE[number % len(_PALETTE)] for number in range(len(names) - 1)))
+    return tuple(LabelClass(name, value, color) for value, (name, color) in enumerate(zip(names, colors, strict=True)))
 
 
 def read_legend(group: zarr.Group) -> tuple[LabelClass, ...]:
@@ -69,11 +97,12 @@ def _write(
     target: Path,
     title: str,
     overviews: str,
-    colors: dict[int, tuple[int, int, int, int]] | None,
+    colors: Colors | None = None,
+    bands: tuple[str, ...] = (),
 ) -> None:
-    """One uint8 array to one COG."""
+    """One uint8 array (y, x), or (band, y, x) with names of the bands, to one COG."""
     with cog_of(target, overviews) as plain:
-        _write_plain(array, geobox, plain, title, colors)
+        _write_plain(array, geobox, plain, title, colors, bands)
 
 
 @contextmanager
@@ -107,21 +136,29 @@ def cog_of(target: Path, overviews: str, **options: str) -> Iterator[Path]:
 
 
 def _write_plain(
-    array: Any, geobox: GeoBox, path: Path, title: str, colors: dict[int, tuple[int, int, int, int]] | None
+    array: Any, geobox: GeoBox, path: Path, title: str, colors: Colors | None, bands: tuple[str, ...] = ()
 ) -> None:
     height, width = geobox.shape
     options = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "compress": "DEFLATE", "BIGTIFF": "IF_SAFER"}
-    facts = {"count": 1, "dtype": "uint8", "nodata": NODATA, "crs": str(geobox.crs), "transform": geobox.affine}
+    facts = {"dtype": "uint8", "nodata": NODATA, "crs": str(geobox.crs), "transform": geobox.affine}
+    facts |= {"count": len(bands) or 1, "interleave": "band"}
     with rasterio.open(path, "w", driver="GTiff", height=height, width=width, **facts, **options) as file:
         if colors is not None:
             file.write_colormap(1, colors)
+        for number, name in enumerate(bands, start=1):
+            file.set_band_description(number, name)
         file.update_tags(TIFFTAG_IMAGEDESCRIPTION=title)
-        for y, x in windows(array.shape, array.shards[0]):
+        for y, x in windows(array.shape[-2:], array.shards[-1]):
             window = Window(x.start, y.start, x.stop - x.start, y.stop - y.start)
-            file.write(np.asarray(array[y, x]), 1, window=window)
+            block = np.asarray(array[..., y, x])
+            file.write(block if block.ndim == 3 else block[None], window=window)
 
 
-def _write_names(legend: tuple[LabelClass, ...], target: Path) -> None:
+def _colors(entries: Sequence[LabelClass]) -> Colors | None:
+    return {item.value: _rgba(item.color) for item in entries} | {NODATA: (0, 0, 0, 0)} if entries else None
+
+
+def _write_names(legend: Sequence[LabelClass], target: Path) -> None:
     """Class names where GDAL looks for them: a PAM side file, one category per value from 0 on."""
     names = {item.value: item.name for item in legend}
     root = ElementTree.Element("PAMDataset")

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import zarr
+
 from mdico_cube.colearn.joint import is_joint, load_joint
 from mdico_cube.colearn.mlm import stac_class
 from mdico_cube.cube.change import writing
@@ -17,8 +19,9 @@ from mdico_cube.cube.items import ITEMS, read_items, uses
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.cog import read_legend
+from mdico_cube.maps.cog import EXTRAS, beside_cog, read_legend, sensor_entries
 from mdico_cube.maps.outputs import NODATA
+from mdico_cube.maps.polygons import VECTORS
 from mdico_cube.maps.write import find_maps, read_map
 
 STAC = "1.1.0"
@@ -67,7 +70,7 @@ def write_item(source: Path, cube: Location, bundle: Path | Sequence[Path]) -> P
         "bbox": [west, south, east, north],
         "properties": {**_when(reader, facts["modalities"], source), **_properties(facts), **_projection(reader)},
         "links": [*_links(target, reader.path, models_of(bundle)), *_item_links(reader, facts["modalities"], target)],
-        "assets": _assets(source, classes),
+        "assets": _assets(source, group, classes),
         "collection": "maps",
     }
     return _write(item, target)
@@ -198,7 +201,7 @@ def _relative(path: Location, target: Path) -> str:
     return found if found.startswith("../") else f"./{found}"
 
 
-def _assets(source: Path, classes: list[dict[str, Any]]) -> dict[str, Any]:
+def _assets(source: Path, group: zarr.Group, classes: list[dict[str, Any]]) -> dict[str, Any]:
     byte = {"data_type": "uint8", "nodata": NODATA}
     found: dict[str, Any] = {
         "class": {
@@ -208,18 +211,40 @@ def _assets(source: Path, classes: list[dict[str, Any]]) -> dict[str, Any]:
             "roles": ["data"],
             **byte,
             "classification:classes": classes,
-        },
-        "confidence": {
-            "href": f"./{source.stem}-confidence.tif",
-            "type": _COG,
-            "title": "Largest class probability",
-            "roles": ["data"],
-            **byte,
-            "unit": "%",
-        },
-        "zarr": {"href": f"./{source.name}", "type": _ZARR, "title": "The map as Zarr", "roles": ["data"]},
+        }
     }
+    for name in (name for name in EXTRAS if name in group):
+        attrs = dict(group[name].attrs)
+        asset = {
+            "href": f"./{beside_cog(source, name).name}",
+            "type": _COG,
+            "title": _sentence(attrs),
+            "roles": ["data"],
+        }
+        unit = {"unit": "%"} if attrs["units"] == "percent" else {}
+        own = {"classification:classes": [stac_class(one) for one in sensor_entries(attrs)]} if name == "sensor" else {}
+        found[name] = {**asset, **byte, **unit, **own, **(_abstain(attrs) if name == "abstain" else {})}
+    found["zarr"] = {"href": f"./{source.name}", "type": _ZARR, "title": "The map as Zarr", "roles": ["data"]}
+    for kind, media in VECTORS.items():
+        href = f"./{source.stem}{kind}"
+        found[kind[1:]] = {"href": href, "type": media, "title": "The classes as polygons", "roles": ["data"]}
     return {key: asset for key, asset in found.items() if (source.parent / asset["href"]).exists()}
+
+
+def _sentence(attrs: dict[str, Any]) -> str:
+    name = str(attrs["long_name"])
+    return name[0].upper() + name[1:]
+
+
+def _abstain(attrs: dict[str, Any]) -> dict[str, Any]:
+    """The bits of the layer abstain, as the classification extension writes them."""
+    names = str(attrs["flag_meanings"]).split(" ")
+    classes = [[{"value": 0, "name": "no"}, {"value": 1, "name": "yes"}]] * len(names)
+    fields = [
+        {"offset": bit, "length": 1, "name": name, "description": name.replace("_", " "), "classes": values}
+        for bit, (name, values) in enumerate(zip(names, classes, strict=True))
+    ]
+    return {"classification:bitfields": fields}
 
 
 def _extent(items: list[dict[str, Any]]) -> dict[str, Any]:

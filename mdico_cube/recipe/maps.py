@@ -53,6 +53,9 @@ class MapSection(MapOptions):
     seeds: Literal["first", "all"] = "first"
     """Map with the first seed's model or with every seed's (scores then come with a spread)."""
 
+    polygons: Literal["gpkg", "geojson"] | None = None
+    """Also write the classes as polygons beside the GeoTIFF, one per connected patch; geojson is in degrees."""
+
     @property
     def alone(self) -> tuple[str, ...]:
         """Sensors that are named to map alone."""

@@ -12,7 +12,7 @@ from odc.geo.geobox import GeoBox
 
 from mdico_cube.cube.ledger import Ledger
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.cog import _write, write_cog
+from mdico_cube.maps.cog import _write, sensor_entries, write_cog
 from mdico_cube.maps.mapstore import LAYER
 from mdico_cube.maps.write import map_path, open_map, write_map
 
@@ -87,3 +87,28 @@ def test_a_failed_copy_leaves_nothing(source, monkeypatch):
     with pytest.raises(MdicoError, match="No space left"):
         write_cog(source, source.parent / "cogs" / "map.tif", "map")
     assert not list((source.parent / "cogs").iterdir())
+
+
+def test_every_variable_gets_a_file_and_the_sensor_has_names_and_colours(run):
+    bundles = [run.bundle("sentinel1"), run.bundle("sentinel2")]
+    outputs = ("probabilities", "entropy", "observations", "applicability")
+    source = write_map(run.cube, bundles, map_path(run.out, "mdico", "auto", 0), outputs=outputs, abstain=0.5)
+    target = write_cog(source, source.with_suffix(".tif"), "map")
+    map_ = open_map(source)
+    for name in ("confidence", *outputs, "abstain", "sensor"):
+        with rasterio.open(target.with_name(f"{target.stem}-{name}.tif")) as file:
+            assert (file.nodata, file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"]) == (255, "COG")
+            stored = map_[name].values
+            assert np.array_equal(file.read(), stored if stored.ndim == 3 else stored[None])
+            if name == "probabilities":
+                assert file.descriptions == tuple(item.name for item in run.classes)
+            if name == "sensor":
+                assert len({file.colormap(1)[value] for value in (0, 1, 2)}) == 3
+    side = target.with_name(f"{target.stem}-sensor.tif.aux.xml").read_text()
+    assert side.index("none") < side.index("sentinel2") < side.index("sentinel1")
+
+
+def test_fused_sensors_have_a_name_for_each_set():
+    entries = sensor_entries({"flag_masks": [1, 2], "flag_meanings": "radar optical"})
+    assert [item.name for item in entries] == ["none", "radar", "optical", "radar + optical"]
+    assert [item.value for item in entries] == [0, 1, 2, 3]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 
 import pystac
 import pystac.validation
 import pytest
 import rasterio
 import rasterio.warp
+from shapely.geometry import box, mapping
 
+from mdico_cube.cube.items import Answer, pack_items, save_items
 from mdico_cube.cube.ledger import Ledger
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import write_cog
 from mdico_cube.maps.item import write_collection, write_item
 from mdico_cube.maps.mapstore import LAYER
+from mdico_cube.maps.polygons import write_polygons
 from mdico_cube.maps.write import map_path, write_map
 
 
@@ -93,3 +97,43 @@ def test_no_collection_without_items_and_no_item_of_half_a_map(run, source):
     Ledger(source, LAYER, "r+").forget(0, 0)
     with pytest.raises(MdicoError, match="shards are missing"):
         write_item(source, run.cube, run.bundle())
+
+
+def test_an_item_of_several_sensors_names_every_model_and_layer(run):
+    bundles = [run.bundle("sentinel1"), run.bundle("sentinel2")]
+    source = write_map(run.cube, bundles, map_path(run.out, "mdico", "auto", 0), abstain=0.5, outputs=("entropy",))
+    write_cog(source, source.with_suffix(".tif"), "map")
+    write_polygons(source, source.with_suffix(".gpkg"))
+    data = core_valid(write_item(source, run.cube, bundles))
+    models = [link["href"] for link in data["links"] if link.get("title") == "The model"]
+    assert len(models) == 2
+    assert all((source.parent / href).exists() for href in models)
+    assert {"class", "confidence", "entropy", "abstain", "sensor", "gpkg", "zarr"} == set(data["assets"])
+    assert [one["name"] for one in data["assets"]["sensor"]["classification:classes"]] == [
+        "none", "sentinel2", "sentinel1",
+    ]  # fmt: skip
+    assert data["assets"]["abstain"]["classification:bitfields"][0]["name"] == "unsure"
+    fused = write_map(run.cube, run.bundle("fused"), map_path(run.out, "mdico", "fused", 0))
+    data = core_valid(write_item(fused, run.cube, run.bundle("fused")))
+    assert sum(link.get("title") == "The model" for link in data["links"]) == 2
+
+
+def test_an_item_leads_to_the_items_of_a_stac_api(run, source):
+    when = datetime(2021, 4, 3, tzinfo=UTC)
+    items = [
+        pystac.Item(f"scene-{n}", mapping(box(3, 50, 4, 51)), [3, 50, 4, 51], when, {}, collection="s2-l2a")
+        for n in range(3)
+    ]
+    answers = {
+        "sentinel2": Answer("https://stac.example.org/v1/", "0", tuple(items)),
+        "sentinel1": Answer("https://files.example.org/catalog.json", "1", tuple(items)),
+    }
+    save_items(pack_items(answers, {"sentinel2": {"scene-1": "replaced"}}), run.out, run.cube)
+    data = core_valid(write_item(source, run.cube, run.bundle()))
+    found = [link["href"] for link in data["links"] if link["rel"] == "derived_from"]
+    address = "https://stac.example.org/v1/collections/s2-l2a/items/scene-{}"
+    assert [href for href in found if href.startswith("https")] == [address.format(0), address.format(2)]
+    assert "../items.parquet" in found
+    map_ = write_map(run.cube, run.bundle("sentinel1"), map_path(run.out, "mdico", "sentinel1", 0))
+    data = core_valid(write_item(map_, run.cube, run.bundle("sentinel1")))
+    assert not [link for link in data["links"] if link["href"].startswith("https")]

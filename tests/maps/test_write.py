@@ -332,3 +332,48 @@ def test_a_bundle_swapped_half_way_stops_the_map(run, target, monkeypatch):
     with pytest.raises(MdicoError, match="changed while"):
         write_map(run.cube, run.bundle(), target, workers=1)
     assert (Ledger(target, LAYER).states() == DONE).sum() in (2, 3)  # the third may still wait to be written
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_bundle_damaged_half_way_stops_the_map_and_no_pixel_is_wrong(run, target, monkeypatch, seed):
+    whole = write_map(run.cube, run.bundle(), run.out / "maps" / "whole.zarr")
+    rng = np.random.default_rng(seed)
+    name = ("weights.safetensors", "bundle.json")[seed % 2]
+    sound, at = (run.bundle() / name).read_bytes(), int(rng.integers(1, 10))
+    compute, seen = MapPlan.compute, []
+
+    def damaging(plan, found):
+        if len(seen) == at:
+            (run.bundle() / name).write_bytes(sound[: int(rng.integers(len(sound)))])
+        seen.append(found)
+        return compute(plan, found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MapPlan, "compute", damaging)
+        with pytest.raises(MdicoError, match=r"^bundle "):
+            write_map(run.cube, run.bundle(), target, workers=1 + seed % 2)
+    states = Ledger(target, LAYER).states()
+    assert not (states == FAILED).any()  # it is the bundle's fault, not the shards'
+    assert (states == DONE).sum() <= at + 2
+    (run.bundle() / name).write_bytes(sound)
+    write_map(run.cube, run.bundle(), target, resume=True)
+    assert files(target) == files(whole)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_disk_that_fills_up_at_any_write_loses_nothing(run, target, monkeypatch, seed):
+    whole = write_map(run.cube, run.bundle(), run.out / "maps" / "whole.zarr")
+    left, write = [int(np.random.default_rng(seed).integers(0, 30))], zarr.Array.__setitem__
+
+    def full(array, selection, value):
+        if left[0] == 0:
+            raise OSError(28, "No space left on device")
+        left[0] -= 1
+        write(array, selection, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.Array, "__setitem__", full)
+        with pytest.raises(MdicoError, match=r"No space left on device.*--resume"):
+            write_map(run.cube, run.bundle(), target, workers=2)
+    write_map(run.cube, run.bundle(), target, resume=True)
+    assert files(target) == files(whole)
