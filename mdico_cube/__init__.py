@@ -55,6 +55,7 @@ _HOMES = {
                 "index_samples",
                 "sample",
                 "train",
+                "tune",
                 "predict",
                 "evaluate",
                 "analyse",

@@ -11,7 +11,8 @@ import mdico_cube.cli.maps
 import mdico_cube.cli.plan
 import mdico_cube.cli.samples
 import mdico_cube.cli.stages
-import mdico_cube.cli.study  # noqa: F401 - each registers its commands
+import mdico_cube.cli.study
+import mdico_cube.cli.tune  # noqa: F401 - each registers its commands
 from mdico_cube.cli.door import app
 
 

@@ -54,7 +54,7 @@ def prepare(folder: Path, identity: str, resume: bool) -> dict[str, Any] | None:
         if json.loads(card.read_text(encoding="utf-8")).get("identity") == identity:
             return load(last)
         say(f"{folder}: inputs, samples or options have changed, so training starts anew")
-    for name in ("best.ckpt", "last.ckpt", "history.csv"):
+    for name in ("best.ckpt", "last.ckpt", "history.csv", "mlflow.db"):
         (folder / name).unlink(missing_ok=True)
     for name in ("logs", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +18,7 @@ from mdico_cube.colearn.method import CoLearner
 from mdico_cube.colearn.tasks import FIGURE
 from mdico_cube.colearn.trained import Row
 from mdico_cube.colearn.watched import Watched
+from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import TrainSection
 
 
@@ -39,12 +40,15 @@ class EpochLoader:
         """Share of the training steps' time spent waiting for batches."""
         return self.wait / self.span if self.span else 0.0
 
+    share: tuple[int, int] = (0, 1)
+    """Which of how many devices this one is: every so many-th batch is its own, what does not go round is left out."""
+
     def __init__(self, loader: Batches, seed: int) -> None:
         self.loader = loader
         self.seed = seed
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return len(self.loader) // self.share[1]
 
     def begin(self) -> None:
         """Tell a loader that reads ahead that the first epoch will be asked for."""
@@ -59,7 +63,10 @@ class EpochLoader:
         self._reseed()
         self.wait = self.span = 0.0
         begin = start = time.perf_counter()
-        for batch in self.loader:
+        rank, world = self.share
+        for number, batch in enumerate(self.loader):
+            if number % world != rank or number >= len(self) * world:
+                continue
             self.wait += time.perf_counter() - start
             yield batch
             start = time.perf_counter()
@@ -74,6 +81,15 @@ class EpochLoader:
                 generator.manual_seed(state)
             if callable(set_epoch := getattr(owner, "set_epoch", None)):
                 set_epoch(self.epoch)
+
+
+def step_factor(schedule: str, step: int, steps: int, warm: int) -> float:
+    """Share of the step size at a step of a run: see train.schedule and train.warmup."""
+    grown = min(1.0, (step + 1) / warm) if warm else 1.0
+    done = min(1.0, step / steps)
+    if schedule == "cosine":
+        return grown * (1 + math.cos(math.pi * done)) / 2
+    return grown * (0.1 ** ((done >= 0.5) + (done >= 0.75)) if schedule == "step" else 1.0)
 
 
 class Loop(pl.LightningModule):
@@ -94,22 +110,36 @@ class Loop(pl.LightningModule):
         self._restart_sums()
 
     def _restart_sums(self) -> None:
-        self._sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        self._sums: dict[str, Tensor] = {}
         self._samples = 0
         self._validation: Row = {}
         self._start = time.perf_counter()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, and the one-cycle schedule (Smith and Topin, 2019) where the recipe asks for it."""
+        """Adam, and the schedule of its step size that the recipe asks for."""
         section = self.section
         adam = torch.optim.Adam(
             self.model.parameters(), lr=section.learning_rate, weight_decay=section.weight_decay, fused=True
         )
-        if section.schedule == "constant":
+        if section.schedule == "constant" and not section.warmup:
             return adam
         steps = max(2, len(self.loader) * section.epochs)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(adam, max_lr=section.learning_rate, total_steps=steps)
-        return {"optimizer": adam, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+        schedule: torch.optim.lr_scheduler.LRScheduler
+        if section.schedule == "onecycle":
+            schedule = torch.optim.lr_scheduler.OneCycleLR(adam, max_lr=section.learning_rate, total_steps=steps)
+        else:
+            warm = section.warmup * len(self.loader)
+            schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda n: step_factor(section.schedule, n, steps, warm))
+        return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def setup(self, stage: str) -> None:
+        """Tell the loader whose share of the batches to give."""
+        self.loader.share = (self.global_rank, self.trainer.world_size)
+        if not len(self.loader):
+            raise MdicoError(
+                f"{len(self.loader.loader)} batches cannot be shared among {self.trainer.world_size} devices. "
+                "Lower train.batch or train.devices."
+            )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The batch on the model's device."""
@@ -124,11 +154,13 @@ class Loop(pl.LightningModule):
         """The sum of the losses; None skips a batch of a single pixel, which batch normalisation cannot take."""
         assert batch.target is not None
         if batch.target.numel() < 2:
+            if self.trainer.world_size > 1:
+                raise MdicoError("a batch of a single pixel came while several devices train. Make the batch even.")
             return None
         losses = self.model.losses(batch)
         total = torch.stack(list(losses.values())).sum()
         for name, loss in losses.items():
-            self._sums[name] += loss.detach() * len(batch)
+            self._sums[name] = self._sums.get(name, 0) + loss.detach() * len(batch)
         self._samples += len(batch)
         return total
 
@@ -152,10 +184,11 @@ class Loop(pl.LightningModule):
         """Log what early stopping, checkpoints and bars read."""
         mean = f"val_{self.figure}"
         scores = {f"{mean}_{m}": score.compute() for m, score in self._scores.items()}
-        loss = float(self._validation_sum) / max(1, self._validation_samples)
+        total, samples = self._over_devices(self._validation_sum, self._validation_samples)
+        loss = total / max(1, samples)
         self._validation = {"val_loss": loss, mean: sum(scores.values()) / len(scores), **scores}
         shown = {name: self._validation[name] for name in ("val_loss", mean)}
-        self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)
+        self.log_dict(shown, prog_bar=True, logger=False, batch_size=1, sync_dist=self.trainer.world_size > 1)
 
     def on_train_epoch_end(self) -> None:
         """Close the epoch's row."""
@@ -173,9 +206,19 @@ class Loop(pl.LightningModule):
             "data_wait": round(self.loader.waited, 4),
         }
         self.rows.append(row)
-        self.log("data_wait", row["data_wait"], prog_bar=True, logger=False, batch_size=1)
+        several = self.trainer.world_size > 1
+        self.log("data_wait", row["data_wait"], prog_bar=True, logger=False, batch_size=1, sync_dist=several)
         for logger in self.loggers:
             logger.log_metrics({k: v for k, v in row.items() if k != "epoch"}, step=self.current_epoch)
+
+    def _over_devices(self, total: Tensor, samples: int) -> tuple[float, float]:
+        """Sums over every device that trains."""
+        if self.trainer.world_size == 1:
+            return float(total), samples
+        both = torch.stack([total.float(), torch.tensor(float(samples), device=total.device)])
+        summed = self.trainer.strategy.reduce(both, reduce_op="sum")
+        assert isinstance(summed, Tensor)
+        return float(summed[0]), float(summed[1])
 
     def _learning_rate(self) -> float:
         optimizer = self.optimizers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from mdico_cube.batch import Batches
@@ -116,11 +117,17 @@ def _trainer(section: TrainSection, folder: Path, callbacks: list[Callback]) -> 
     if section.accelerator == "gpu" and not torch.cuda.is_available():
         raise MdicoError("train.accelerator is gpu, but no GPU was found. Use auto or cpu.")
     on_cpu = section.accelerator == "cpu" or not torch.cuda.is_available()
+    if not on_cpu and section.devices > torch.cuda.device_count():
+        raise MdicoError(
+            f"train.devices is {section.devices}, but {torch.cuda.device_count()} GPUs were found. Use so many at most."
+        )
     if section.precision == "16-mixed" and on_cpu:
         raise MdicoError("train.precision 16-mixed needs a GPU. Use 32-true or bf16-mixed on a CPU.")
     return pl.Trainer(
         accelerator=section.accelerator,
-        devices=1,
+        devices=section.devices,
+        strategy=_strategy(section),
+        use_distributed_sampler=False,
         precision=section.precision,
         max_epochs=section.epochs,
         logger=_loggers(section, folder),
@@ -131,6 +138,13 @@ def _trainer(section: TrainSection, folder: Path, callbacks: list[Callback]) -> 
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
+
+
+def _strategy(section: TrainSection) -> str:
+    """How the devices work together: processes of their own, in which a method may leave some weights unused."""
+    if section.devices == 1 or section.strategy != "auto":
+        return section.strategy
+    return "ddp_spawn_find_unused_parameters_true"
 
 
 def _callbacks(section: TrainSection, folder: Path) -> list[Callback]:
@@ -156,10 +170,12 @@ class _HistoryFile(Callback):
         self.folder = folder
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._write(pl_module)
+        if trainer.is_global_zero:
+            self._write(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._write(pl_module)
+        if trainer.is_global_zero:
+            self._write(pl_module)
 
     def _write(self, loop: pl.LightningModule) -> None:
         assert isinstance(loop, Loop)
@@ -173,13 +189,19 @@ class _HistoryFile(Callback):
 
 
 def _loggers(section: TrainSection, folder: Path) -> list[Logger]:
-    if "tensorboard" in section.loggers and find_spec("tensorboard") is None:
-        raise MdicoError(
-            "train.loggers asks for tensorboard, which is not installed: "
-            "pip install 'mdico-cube[tensorboard]', or take it out of the list."
-        )
+    for name in section.loggers:
+        if name != "csv" and find_spec(name) is None:
+            extra = "'mdico-cube[tensorboard]'" if name == "tensorboard" else "mlflow-skinny"
+            raise MdicoError(
+                f"train.loggers asks for {name}, which is not installed: pip install {extra}, or take it out."
+            )
     makers: dict[str, Callable[[], Logger]] = {
         "csv": lambda: CSVLogger(folder, name="logs"),
         "tensorboard": lambda: TensorBoardLogger(folder, name="tensorboard"),
+        "mlflow": lambda: MLFlowLogger(
+            "mdico_cube",
+            str(folder),
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}",
+        ),
     }
     return [makers[name]() for name in section.loggers]

@@ -6,6 +6,7 @@ from mdico_cube.journey.demo import pipeline_folder, prepare_demo
 from mdico_cube.journey.mapping import evaluate, predict, report
 from mdico_cube.journey.places import Places
 from mdico_cube.journey.training import train
+from mdico_cube.journey.tuning import tune
 from mdico_cube.journey.whole import run
 from mdico_cube.journey.windows import index_samples, sample
 
@@ -26,4 +27,5 @@ __all__ = [
     "sample",
     "scenes",
     "train",
+    "tune",
 ]

@@ -27,7 +27,7 @@ from mdico_cube.patches.samples import SampleStore, open_samples
 from mdico_cube.patches.sources import window_source
 from mdico_cube.patches.splits import POOL, TEST, TRAIN, VALIDATION
 from mdico_cube.progress import say
-from mdico_cube.recipe import Recipe
+from mdico_cube.recipe import ColearnSection, Recipe
 
 
 def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list[Path]:
@@ -55,30 +55,13 @@ def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list
 
 def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: bool) -> None:
     section, store = recipe.colearn, open_samples(places.samples)
-    _check_samples(recipe, places)
     honest = section.protocol == "honest"
-    learn, stop = ((TRAIN,), (VALIDATION,)) if honest else ((TRAIN, VALIDATION), (TEST,))
-    inputs = {name: store.inputs[name] for name in section.modalities}
-    augment = make_augment(section.augment, {name: spec.steps for name, spec in inputs.items()})
-    labelled = _loader(recipe, store, learn, seed, augment)
-    train: Batches = labelled
-    if get_method(method).learns_unlabelled and section.plus.unlabelled and store.where(POOL).size:
-        size = max(1, round(section.train.batch * section.plus.unlabelled))
-        train = WithUnlabelled(labelled, _loader(recipe, store, (POOL,), seed, augment, size))
-    trained = fit(
-        method,
-        inputs,
-        store.legend,
-        section,
-        train,
-        _loader(recipe, store, stop),
-        store.class_counts(*learn),
-        places.model(method, seed),
-        seed,
-        resume=resume,
-    )
+    learn, stop = _folds(section)
+    trained = train_in(recipe, method, seed, places.model(method, seed), resume)
     folders = _bundles(recipe, method, seed)
-    sure = calibrate(trained.model, _loader(recipe, store, stop)) if section.calibrate and honest and folders else {}
+    classes = section.task.kind == "classes"
+    wanted = section.calibrate and honest and folders and classes
+    sure = calibrate(trained.model, _loader(recipe, store, stop)) if wanted else {}
     reach = _reach(recipe, store, trained, learn, stop) if folders else {}
     for modality, folder in zip(section.modalities, folders, strict=False):
         known = sure.get(modality)
@@ -106,6 +89,43 @@ def _reach(
     models = {name: trained.model.single(name) for name in trained.inputs}
     batches = _loader(recipe, store, learn, trained.seed), _loader(recipe, store, stop)
     return references(models, *batches, len(trained.legend), trained.seed)
+
+
+def train_in(recipe: Recipe, method: str, seed: int, folder: Path, resume: bool = False) -> TrainedModel:
+    """Train one method with one seed on a recipe's samples; `folder` gets checkpoints and history.
+
+    Raises:
+        MdicoError: no samples, samples of another cube, or training that cannot start.
+    """
+    section, places = recipe.colearn, Places.of(recipe)
+    store = open_samples(places.samples)
+    _check_samples(recipe, places)
+    learn, stop = _folds(section)
+    inputs = {name: store.inputs[name] for name in section.modalities}
+    augment = make_augment(section.augment, {name: spec.steps for name, spec in inputs.items()})
+    labelled = _loader(recipe, store, learn, seed, augment)
+    train: Batches = labelled
+    if get_method(method).learns_unlabelled and section.plus.unlabelled and store.where(POOL).size:
+        size = max(1, round(section.train.batch * section.plus.unlabelled))
+        train = WithUnlabelled(labelled, _loader(recipe, store, (POOL,), seed, augment, size))
+    return fit(
+        method,
+        inputs,
+        store.legend,
+        section,
+        train,
+        _loader(recipe, store, stop),
+        store.class_counts(*learn),
+        folder,
+        seed,
+        resume=resume,
+    )
+
+
+def _folds(section: ColearnSection) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What trains, and what is watched: see colearn.protocol."""
+    honest = section.protocol == "honest"
+    return ((TRAIN,), (VALIDATION,)) if honest else ((TRAIN, VALIDATION), (TEST,))
 
 
 def _loader(

@@ -37,9 +37,11 @@ from mdico_cube.recipe.training import (
     MDiCoSection,
     PlusSection,
     Precision,
+    RangeSection,
     TaskSection,
     TiMMILSection,
     TrainSection,
+    TuneSection,
 )
 from mdico_cube.recipe.whole import Recipe
 
@@ -69,6 +71,7 @@ __all__ = [
     "PlaceSection",
     "PlusSection",
     "Precision",
+    "RangeSection",
     "ReadSection",
     "Recipe",
     "Reducer",
@@ -83,6 +86,7 @@ __all__ = [
     "TaskSection",
     "TiMMILSection",
     "TrainSection",
+    "TuneSection",
     "WeatherKind",
     "load_recipe",
     "parse_recipe",

@@ -124,8 +124,11 @@ class TrainSection(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     """Adam's step size; the peak of the one-cycle schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    schedule: Literal["constant", "onecycle"] = "onecycle"
-    """One cycle of the step size (Smith and Topin, 2019), or a constant one as in the methods' papers."""
+    schedule: Literal["constant", "onecycle", "cosine", "step"] = "onecycle"
+    """One cycle of the step size (Smith and Topin, 2019), a constant one as in the methods' papers, a half cosine down
+    to 0, or a tenth of it after half and again after three quarters of the epochs."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Epochs in which the step size grows from 0 (not with onecycle, which has its own)."""
     patience: Annotated[int, Field(ge=1)] = 5
     """Epochs without a better validation loss before training stops."""
     min_delta: Annotated[float, Field(ge=0)] = 0.01
@@ -138,7 +141,13 @@ class TrainSection(Section):
     exported. 0 = none."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv",)
+    devices: Annotated[int, Field(ge=1)] = 1
+    """GPUs, or processes of the accelerator cpu, that share the batches of an epoch among them: each takes `batch`
+    windows at a time, and their gradients are averaged."""
+    strategy: str = "auto"
+    """How several devices work together, as Lightning names it; auto = ddp in processes that are started for it."""
+    loggers: tuple[Literal["csv", "tensorboard", "mlflow"], ...] = ("csv",)
+    """csv and tensorboard write into the run's folder; mlflow to MLFLOW_TRACKING_URI, or into mlflow.db there."""
 
 
 class TaskSection(Section):
@@ -161,6 +170,47 @@ class TaskSection(Section):
         if self.kind == "regression" and (self.smoothing or self.weights == "balanced"):
             raise ValueError("a regression has neither class weights nor label smoothing: leave them out")
         return self
+
+
+class RangeSection(Section):
+    """Numbers from low to high."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Drawn evenly in their logarithm: for step sizes and weights."""
+    whole: bool = False
+    """Whole numbers only."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.low >= self.high or (self.log and self.low <= 0):
+            raise ValueError(
+                f"runs from low to a larger high, above 0 where it is log; came {self.low:g} to {self.high:g}"
+            )
+        return self
+
+
+Choices = Annotated[tuple[str | int | float | bool, ...], Field(min_length=2)]
+
+
+class TuneSection(Section):
+    """A small study of options: `mdico tune`. It looks at the inner validation split only."""
+
+    method: str | None = None
+    """Method to tune; null = the last of methods."""
+    trials: Annotated[int, Field(ge=1)] = 20
+    modality: str | None = None
+    """Judge by this sensor alone; null takes the mean over all."""
+    seeds: Annotated[int, Field(ge=1)] = 1
+    """Trainings of each trial; their mean counts."""
+    space: dict[str, RangeSection | Choices] = {
+        "train.learning_rate": RangeSection(low=3e-4, high=1e-2, log=True),
+        "train.epochs": (20, 30, 40),
+        "encoder.dropout": RangeSection(low=0.0, high=0.5),
+        "encoder.hidden": (64, 128),
+    }
+    """Option of the colearn section -> its values: a list, or low and high."""
 
 
 class ColearnSection(Section):

@@ -14,7 +14,7 @@ from mdico_cube.recipe.samples import LabelSection, LoaderSection, SampleSection
 from mdico_cube.recipe.section import Section
 from mdico_cube.recipe.sources import FallbackSection, ModalitySection, ReadSection
 from mdico_cube.recipe.store import ClusterSection, StoreSection
-from mdico_cube.recipe.training import ColearnSection
+from mdico_cube.recipe.training import ColearnSection, TuneSection
 
 
 class Recipe(Section):
@@ -39,6 +39,7 @@ class Recipe(Section):
     samples: SampleSection = SampleSection()
     loader: LoaderSection = LoaderSection()
     colearn: ColearnSection
+    tune: TuneSection = TuneSection()
     maps: MapSection = MapSection()
     read: ReadSection = ReadSection()
     store: StoreSection = StoreSection()
@@ -73,6 +74,12 @@ class Recipe(Section):
             ("maps.modalities", self.maps.alone, self.colearn.modalities, "colearn.modalities does"),
             ("samples.coarsen", tuple(self.samples.coarsen), tuple(self.modalities), "the recipe's modalities do"),
             ("samples.min_valid", self.samples.judged, tuple(self.modalities), "the recipe's modalities do"),
+            (
+                "tune.modality",
+                (self.tune.modality,) if self.tune.modality else (),
+                self.colearn.modalities,
+                "colearn.modalities does",
+            ),
             ("maps.methods", self.maps.methods or (), self.colearn.methods, "colearn.methods does"),
         ):
             missing = [name for name in names if name not in known]

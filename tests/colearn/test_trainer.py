@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -322,3 +326,86 @@ def test_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MdicoError, match="cannot be written"):
         train(tmp_path / "file")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+def test_the_step_size_follows_its_schedule(schedule: str, tmp_path: Path) -> None:
+    changes = {"epochs": 8, "schedule": schedule, "warmup": 2, "keep": "last", "learning_rate": 1e-3}
+    rates = [row["learning_rate"] for row in train(tmp_path, train=changes).history]
+    expected = []
+    for epoch in range(1, 9):  # the rate of the step after each epoch of 3 steps
+        step = 3 * epoch
+        grown = min(1.0, (step + 1) / 6)
+        done = min(1.0, step / 24)
+        shape = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2}
+        expected.append(
+            1e-3 * grown * shape.get(schedule, 0.1 if 0.5 <= done < 0.75 else 0.01 if done >= 0.75 else 1.0)
+        )
+    assert rates == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_a_schedule_with_warmup_resumes_exactly(schedule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"train": {"epochs": 4, "schedule": schedule, "warmup": 1, "learning_rate": 5e-3}}
+    whole = train(tmp_path / "whole", "independent", **changes)
+    with monkeypatch.context() as patch:
+        original, calls = Loop.training_step, []
+
+        def break_off(self: Loop, *arguments: Any) -> Any:
+            calls.append(1)
+            if len(calls) > 7:
+                raise KilledError
+            return original(self, *arguments)
+
+        patch.setattr(Loop, "training_step", break_off)
+        with pytest.raises(KilledError):
+            train(tmp_path / "cut", "independent", **changes)
+    assert same(whole, train(tmp_path / "cut", "independent", resume=True, **changes))
+
+
+def test_a_killed_process_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    """SIGKILL, not an exception: nothing is tidied up."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]); import torch;"
+        "torch.set_num_threads(1); import test_trainer as t; n = [0]; step = t.Loop.training_step\n"
+        "def killed(self, *a):\n    n[0] += 1\n    os.kill(os.getpid(), signal.SIGKILL) if n[0] == 8 else None\n"
+        "    return step(self, *a)\n"
+        "t.Loop.training_step = killed\nt.train(Path(sys.argv[1]), 'independent', train={'epochs': 4})"
+    )
+    cut = tmp_path / "cut"
+    found = subprocess.run([sys.executable, "-c", code, str(cut), str(Path(__file__).parent)], check=False)
+    assert found.returncode == -signal.SIGKILL
+    assert not (cut / "history.csv").exists() or len((cut / "history.csv").read_text().splitlines()) < 5
+    resumed = train(cut, "independent", resume=True, train={"epochs": 4})
+    assert same(resumed, train(tmp_path / "whole", "independent", train={"epochs": 4}))
+
+
+def test_every_device_has_its_own_batches() -> None:
+    loader = EpochLoader(make_loader(TRAIN, 5), seed=0)  # 10 batches, the last of 3
+    seen = []
+    for rank in range(3):
+        loader.share = (rank, 3)
+        seen.append([batch.images["radar"] for batch in loader])
+        assert len(loader) == 3
+    loader.share = (0, 1)
+    every = [batch.images["radar"] for batch in loader]
+    assert len(every) == 10
+    for rank in range(3):
+        assert all(torch.equal(a, b) for a, b in zip(seen[rank], every[rank:9:3], strict=True))
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(tmp_path: Path) -> None:
+    trained = train(tmp_path, "independent", train={"epochs": 6, "devices": 2, "learning_rate": 1e-2})
+    assert len(trained.history) == 6
+    assert trained.history[-1]["val_f1"] > 0.8
+    with torch.no_grad():
+        loss = trained.model.losses(VALIDATION)["main"]
+    best = min(row["val_loss"] for row in trained.history)
+    assert float(loss) == pytest.approx(best, rel=0.05), "the weights are those that were validated"
+
+
+def test_loggers_that_are_not_installed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mdico_cube.colearn.trainer.find_spec", lambda _: None)
+    with pytest.raises(MdicoError, match="mlflow, which is not installed: pip install mlflow-skinny"):
+        train(tmp_path, train={"loggers": ("mlflow",)})
