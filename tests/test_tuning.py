@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 import mdico_cube as mdico
 from mdico_cube.errors import MdicoError
-from mdico_cube.journey import training, tuning
+from mdico_cube.journey import tuning
+from mdico_cube.journey.training import train_in
 from mdico_cube.journey.tuning import changed, tune
-from mdico_cube.patches.samples import open_samples
 from mdico_cube.patches.splits import TEST, TRAIN, VALIDATION
 from mdico_cube.recipe import Recipe, load_recipe, parse_recipe
 
@@ -89,12 +87,11 @@ def test_a_study_finds_options_and_goes_on(recipe: Recipe, tmp_path: Path, monke
         tune(other, folder, resume=True)
 
 
-def test_windows_can_be_handed_to_another_process(recipe: Recipe) -> None:
-    """Several devices train in processes of their own."""
-    loader = training._loader(recipe, open_samples(recipe.output / "samples.zarr"), (TRAIN,), 0)
-    again = ForkingPickler.loads(ForkingPickler.dumps(loader))
-    for one, other in zip(loader, again, strict=True):
-        assert torch.equal(one.images["sentinel2"], other.images["sentinel2"])
+@pytest.mark.slow
+def test_two_processes_train_on_a_recipe_s_windows(recipe: Recipe, tmp_path: Path) -> None:
+    section = changed(recipe.colearn, {"train.devices": 2, "train.accelerator": "cpu", "train.batch": 8})
+    trained = train_in(recipe.model_copy(update={"colearn": section}), "independent", 0, tmp_path / "run")
+    assert len(trained.history) == 2
 
 
 def test_options_that_do_not_exist_are_named(recipe_facts: dict[str, Any], tmp_path: Path) -> None:

@@ -141,10 +141,10 @@ def _trainer(section: TrainSection, folder: Path, callbacks: list[Callback]) -> 
 
 
 def _strategy(section: TrainSection) -> str:
-    """How the devices work together: processes of their own, in which a method may leave some weights unused."""
+    """How the devices work together: in forked processes, so that what reads the windows need not be sent to them."""
     if section.devices == 1 or section.strategy != "auto":
         return section.strategy
-    return "ddp_spawn_find_unused_parameters_true"
+    return "ddp_fork_find_unused_parameters_true"
 
 
 def _callbacks(section: TrainSection, folder: Path) -> list[Callback]:

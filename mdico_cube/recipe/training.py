@@ -145,7 +145,7 @@ class TrainSection(Section):
     """GPUs, or processes of the accelerator cpu, that share the batches of an epoch among them: each takes `batch`
     windows at a time, and their gradients are averaged."""
     strategy: str = "auto"
-    """How several devices work together, as Lightning names it; auto = ddp in processes that are started for it."""
+    """How several devices work together, as Lightning names it; auto = ddp in forked processes."""
     loggers: tuple[Literal["csv", "tensorboard", "mlflow"], ...] = ("csv",)
     """csv and tensorboard write into the run's folder; mlflow to MLFLOW_TRACKING_URI, or into mlflow.db there."""
 
