@@ -12,6 +12,9 @@ from mdico_cube.spec import Array
 _AXIS, _SQUARE = 6378137.0, 0.00669437999014
 """Of the WGS 84 ellipsoid: half its longer axis in metres, and the square of its eccentricity."""
 
+_DIGITS = 6
+"""Metres are rounded to so many decimals: every block of a grid then has the same."""
+
 
 def ground_steps(block: GeoBox) -> Steps:
     """What a step to the next column and to the next row goes on the ground, at every pixel.
@@ -36,4 +39,4 @@ def _travelled(block: GeoBox, columns: Array, rows: Array, axis: int) -> tuple[A
     curve = 1 - _SQUARE * np.sin(middle) ** 2
     east = _AXIS / np.sqrt(curve) * np.cos(middle) * turned
     north = _AXIS * (1 - _SQUARE) / curve**1.5 * np.radians(after - before)
-    return east, north
+    return np.round(east, _DIGITS), np.round(north, _DIGITS)

@@ -142,7 +142,8 @@ class ModalitySection(Section):
     bands: tuple[str, ...] | None = None
     """Bands to keep, in this order; null keeps the sensor's default set."""
     reducer: Reducer | None = None
-    """How the observations of one step become one value; null takes the sensor's default."""
+    """How the observations of one step become one value; null takes the sensor's default. count stores their number
+    instead; to have it beside a composite, list sentinel2_count (landsat_count, sentinel1_count) as a modality too."""
     resampling: Resampling | None = None
     """How values between source pixels are found: nearest, bilinear, cubic or average. null takes each band's own
     (bilinear for reflectance and backscatter, cubic for terrain), and the average where the grid is at least twice as

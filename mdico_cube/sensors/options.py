@@ -48,7 +48,9 @@ def _pictures(sensor: Sensor) -> dict[str, str]:
     if sensor.quality is None:
         masked = f"{title} has no quality layer that could hide the ground"
         why |= dict.fromkeys(("source.quality", "source.hide", "source.dilate"), masked)
-    if sensor.sentinel is None:
+    if sensor.reducer == "count":
+        why["reducer"] = f"{sensor.modality.name} counts observations, and nothing else"
+    elif sensor.sentinel is None:
         why["source.offset"] = f"{title} has one scale for all scenes, only Sentinel-2's offset changes by item"
     if not sensor.modality.temporal:
         why["reducer"] = f"{title} has no time steps to reduce: of tiles that overlap the first one counts"

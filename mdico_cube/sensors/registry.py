@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.sensors import dem, era5, landsat, sentinel1, sentinel2
-from mdico_cube.sensors.sensor import Sensor
+from mdico_cube.sensors.sensor import Sensor, counting
 from mdico_cube.sensors.weather import Weather
 
 SENSORS: dict[str, Sensor] = {
     "sentinel1": sentinel1.SENSOR,
     "sentinel1_ascending": sentinel1.one_way("ascending"),
     "sentinel1_descending": sentinel1.one_way("descending"),
+    "sentinel1_count": counting(sentinel1.SENSOR, "vv"),
     "sentinel2": sentinel2.SENSOR,
+    "sentinel2_count": counting(sentinel2.SENSOR, "B04"),
     "landsat": landsat.SENSOR,
+    "landsat_count": counting(landsat.SENSOR, "red"),
     "landsat_st": landsat.THERMAL_SENSOR,
     "dem": dem.SENSOR,
 }

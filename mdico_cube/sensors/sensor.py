@@ -95,6 +95,13 @@ def counted(modality: Modality) -> Modality:
     )
 
 
+def counting(sensor: Sensor, band: str) -> Sensor:
+    """The same sensor once more, as the number of its clear observations beside its composite; one band is read."""
+    own = sensor.modality
+    modality = replace(own, name=f"{own.name}_count", bands=tuple(one for one in own.bands if one.name == band))
+    return replace(sensor, modality=modality, defaults=(band,), reducer="count", entry=own.name, sentinel=None)
+
+
 def declared(asset: Mapping[str, Any]) -> dict[str, Any]:
     """What an asset says about its first band (scale, offset, nodata), in STAC 1.0 (raster:bands) or 1.1 (bands)."""
     band = next(iter(asset.get("raster:bands") or asset.get("bands") or [{}]))

@@ -123,6 +123,20 @@ def test_counting_observations(recipe_facts: dict[str, Any]) -> None:
         plan_build(parse_recipe(recipe_facts))
 
 
+def test_counts_stand_beside_a_composite(recipe_facts: dict[str, Any]) -> None:
+    """One band is enough to count by, and the count is that of the composite's own scenes."""
+    alone = open_reader(build_cube(parse_recipe(recipe_facts))).stored("sentinel2", *WHOLE)
+    recipe_facts["modalities"]["sentinel2_count"] = {}
+    recipe_facts["output"] += "-counted"
+    reader = open_reader(build_cube(parse_recipe(recipe_facts)))
+    np.testing.assert_array_equal(reader.stored("sentinel2", *WHOLE), alone)
+    values, observed = reader.read("sentinel2_count", *WHOLE)
+    assert reader.modalities["sentinel2_count"].band_names == ("count",)
+    assert observed.all()
+    assert (values[:, 0, :12] == 2).all()
+    assert (values[:, 0, 12:] == 3).all()
+
+
 def test_steps_carry_their_start_and_their_end(recipe_facts: dict[str, Any]) -> None:
     recipe_facts["period"] = {"windows": [["2021-01-01", "2021-01-16"], ["2021-02-20", "2021-03-31"]]}
     recipe = parse_recipe(recipe_facts)

@@ -20,6 +20,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("sentinel1", {"source": {"hide": [1]}}, "Sentinel-1 has no quality layer"),
     ("dem", {"source": {"quality": "mask"}}, "Terrain has no quality layer"),
     ("dem", {"reducer": "mean"}, "of tiles that overlap the first one counts"),
+    ("sentinel2_count", {"reducer": "median"}, "sentinel2_count counts observations, and nothing else"),
     ("landsat", {"source": {"offset": "baseline"}}, "only Sentinel-2's offset changes by item"),
     ("sentinel1", {"source": {"zarr": {"variables": {"vv": {"name": "vv", "unit": "1"}}}}}, "only weather from Zarr"),
 ]
