@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -15,6 +16,7 @@ console = Console(stderr=True, highlight=False)
 """Progress and messages go to standard error, results to standard output."""
 
 _LINES = 4  # lines per task in a log
+_REFRESH = 0.2  # seconds between two pictures of a bar in a notebook
 _MINUTES = 5  # and one line at least every so often
 
 
@@ -26,6 +28,7 @@ class Meter:
         self.done = self.failed = self.size = 0
         self._start = self._said = time.monotonic()
         self._bar: tuple[Progress, Any] | None = None
+        self._page: Any = None
 
     def add(self, size: int = 0, failed: bool = False) -> None:
         """One more is done.
@@ -38,6 +41,10 @@ class Meter:
         if self._bar is not None:
             progress, task = self._bar
             progress.update(task, advance=1, facts=self._facts())
+        elif self._page is not None:
+            if self.done >= self.total or time.monotonic() - self._said > _REFRESH:
+                self._said = time.monotonic()
+                self._page.update(self._markup())
         elif not console.quiet and self._is_due():
             self._said = time.monotonic()
             say(f"{self.title}: {self.done}/{self.total} ({', '.join(self._times() + self._parts())})")
@@ -55,6 +62,16 @@ class Meter:
     def show_on(self, progress: Progress) -> None:
         """Draw it as a bar from now on."""
         self._bar = (progress, progress.add_task(self.title, total=self.total, facts=""))
+
+    def show_in_notebook(self) -> None:
+        """Draw it below the cell from now on: one output that is replaced, which needs no widgets."""
+        display = import_module("IPython.display")
+        self._page = display.display(self._markup(), display_id=True)
+
+    def _markup(self) -> Any:
+        text = f"{self.title}: {self.done}/{self.total} ({', '.join(self._times() + self._parts())})"
+        bar = f'<progress value="{self.done}" max="{self.total}" style="width:14em"></progress> <code>{text}</code>'
+        return _Shown(text, bar)
 
     def _is_due(self) -> bool:
         quarter = self.done * _LINES // self.total > (self.done - 1) * _LINES // self.total
@@ -76,11 +93,28 @@ class Meter:
         return ", ".join(self._parts())
 
 
+class _Shown:
+    """A line for whatever shows notebooks: with a bar in HTML, by itself elsewhere."""
+
+    def __init__(self, text: str, html: str) -> None:
+        self._text, self._html = text, html
+
+    def __repr__(self) -> str:
+        return self._text
+
+    def _repr_html_(self) -> str:
+        return self._html
+
+
 @contextmanager
 def meter(title: str, total: int) -> Iterator[Meter]:
     """A meter that is shown: as a bar on a terminal or in a notebook, in sparse lines elsewhere."""
     gauge = Meter(title, total)
     if console.quiet or total == 0 or not (console.is_terminal or console.is_jupyter):
+        yield gauge
+        return
+    if console.is_jupyter:
+        gauge.show_in_notebook()
         yield gauge
         return
     columns = (

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 import mdico_cube as mdico
 from mdico_cube.cli.door import AsJson, Cube, RecipeFile, app, out, print_json, size
 from mdico_cube.cube.items import reasons
 from mdico_cube.cube.stale import counted
 from mdico_cube.cube.target import name_of
+from mdico_cube.progress import span
 from mdico_cube.recipe import load_recipe
 
 
@@ -48,14 +49,15 @@ def inspect(
             one["stale"] = {f"{each.row},{each.column}": each.why for each in shards_due}
         print_json(found)
         return
-    shards = ("done", "gaps", "failed", "missing")
-    heads = (*shards, "stale") if wanted else shards
-    table = Table("modality", *heads, "observed", "items", "written", "seconds", title=name_of(cube))
+    table = Table(
+        Column("modality", no_wrap=True), "shards", "observed", "items", "written", "time", title=name_of(cube)
+    )
     for status in statuses:
-        counts = [str(getattr(status, state)) for state in shards]
-        counts += [str(sum(one.modality == status.modality for one in due))] if wanted else []
-        observed, written = f"{status.valid_fraction:.0%}", size(status.bytes_written)
-        table.add_row(status.modality, *counts, observed, str(status.items), written, f"{status.seconds:.0f}")
+        counts = {"done": status.done, "with gaps": status.gaps, "failed": status.failed, "missing": status.missing}
+        counts["stale"] = sum(one.modality == status.modality for one in due)
+        shards = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+        facts = (f"{status.valid_fraction:.0%}", f"{status.items:,}", size(status.bytes_written), span(status.seconds))
+        table.add_row(status.modality, shards, *facts)
     out.print(table)
     for name, reasons_due in counted(due).items():
         for why, count in reasons_due.items():
@@ -63,8 +65,11 @@ def inspect(
     for status in statuses:
         for offset, items in status.offsets.items():
             out.print(f"{status.modality}: offset {offset}: {items} items")
-        for item, doubt in status.doubts.items():
-            out.print(f"{status.modality}: the offset of {item} looks wrong: {doubt}", soft_wrap=True)
+        for doubt in dict.fromkeys(status.doubts.values()):
+            ids = [item for item, other in status.doubts.items() if other == doubt]
+            named = f"{', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}"
+            items = f"{len(ids)} items" if len(ids) > 1 else "1 item"
+            out.print(f"{status.modality}: the offset of {items} looks wrong ({named}): {doubt}", soft_wrap=True)
         for reason, count in reasons(status.left_out).items():
             out.print(f"{status.modality}: {count} items left out: {reason}", soft_wrap=True)
         for shard, error in status.errors.items():

@@ -90,7 +90,8 @@ def _print_costs(costs: Mapping[str, Any]) -> None:
         table.add_row(name, str(cost["found"]), months, *numbers, size(cost["memory"]))
     out.print(table)
     if costs["seconds"] is not None:
-        out.print(f"time: about {span(costs['seconds'])} with {costs['workers']} workers at the speed of a first read")
+        workers = "1 worker" if costs["workers"] == 1 else f"{costs['workers']} workers"
+        out.print(f"time: about {span(costs['seconds'])} with {workers} at the speed of a first read")
     for modality, reasons_of in (costs["due"] or {}).items():
         for why, count in reasons_of.items():
             out.print(f"{modality}: {count} shards {why}", soft_wrap=True, markup=False)

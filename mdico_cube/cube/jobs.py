@@ -74,18 +74,18 @@ def run_jobs(
     if not keys:
         return
     tally = _Tally()
-    with ExitStack() as stack:
-        crew = stack.enter_context(crew_for(cluster))
-        if crew.here:
-            _PLANS[claims.name] = plan
-            stack.callback(_PLANS.pop, claims.name, None)
-        else:
-            claims.work.write(f"plan/{claims.name}", dump_plan(plan))
-        gauge = stack.enter_context(meter("build", len(keys)))
+    with meter("build", len(keys)) as gauge:
         try:
-            for wave in _waves(path, keys, commit):
-                _do_wave(path, plan, wave, make_task(claims.name), crew, claims, gauge, tally)
-        except KeyboardInterrupt:
+            with ExitStack() as stack:
+                crew = stack.enter_context(crew_for(cluster))
+                if crew.here:
+                    _PLANS[claims.name] = plan
+                    stack.callback(_PLANS.pop, claims.name, None)
+                else:
+                    claims.work.write(f"plan/{claims.name}", dump_plan(plan))
+                for wave in _waves(path, keys, commit):
+                    _do_wave(path, plan, wave, make_task(claims.name), crew, claims, gauge, tally)
+        except KeyboardInterrupt:  # also while the workers start or stop
             say(f"build: {gauge.done - gauge.failed} of {len(keys)} shards are finished and kept")
             raise
     tally.tell(len(keys))
@@ -135,6 +135,7 @@ class _Tally:
         self.failed: list[str] = []
         self.gaps: list[int] = []
         self.elsewhere: set[str] = set()
+        self.notes: dict[str, int] = {}
         self.lost = 0
 
     def add(self, built: Built) -> None:
@@ -143,13 +144,19 @@ class _Tally:
         self.gaps += [built.failed_reads] if built.failed_reads else []
         self.elsewhere.update(built.stand_ins)
         self.lost += built.lost
-        for note in built.notes:
-            say(note)
+        for note in built.notes:  # the first of each modality; a large region would say the same a thousand times
+            about = note.partition(":")[0]
+            self.notes[about] = self.notes.get(about, 0) + 1
+            if self.notes[about] == 1:
+                say(note)
 
     def tell(self, total: int) -> None:
         """Say how it went; raise MdicoError when some shards could not be built."""
         if self.lost:
             say(f"build: {self.lost} shards were taken over by another builder; go on with --resume should it stop")
+        for about, count in self.notes.items():
+            if count > 1:
+                say(f"{about}: so it is in {count - 1} more shards; `mdico inspect` lists every item")
         if self.elsewhere:
             say(f"{len(self.elsewhere)} scenes were read from another catalog: `mdico inspect` lists them.")
         if self.gaps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.items import read_items
@@ -43,7 +43,8 @@ def due_shards(path: Location, plan: BuildPlan) -> list[Due]:
             entry = Entry(MISSING)
         else:
             entry = Ledger(path, key.modality).read(key.row, key.column)
-        found.append(_due(key, entry, origin, items))
+        one = _due(key, entry, origin, items)
+        found.append(replace(one, why="the cube stands on another area; --update lets it grow") if moved else one)
     return found
 
 
@@ -71,7 +72,7 @@ def _due(key: Key, entry: Entry, origin: Origin, items: Sequence[str]) -> Due:
     if entry.state == MISSING:
         return Due(*place, "missing", "not built yet")
     if entry.state == FAILED:
-        return Due(*place, "failed", f"failed: {entry.error}")
+        return Due(*place, "failed", entry.error)
     if entry.state == GAPS and entry.digest == origin.digest:
         return Due(*place, "gaps", f"{len(entry.failed_reads)} reads failed for good")
     return Due(*place, "stale", why_stale(entry, origin, items))

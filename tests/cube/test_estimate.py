@@ -83,7 +83,7 @@ def test_every_stale_shard_is_named_with_its_reason(recipe: Recipe) -> None:
     assert counted(due) == {
         "sentinel1": {'stale: reducer was "mean", is "median"': 6},
         "sentinel2": {"stale: scenes of 2021-02-01: -1 (S2_20210225 ...)": 6},
-        "dem": {"missing: not built yet": 1, "failed: failed: no such file": 1, "gaps: 1 reads failed for good": 1},
+        "dem": {"missing: not built yet": 1, "failed: no such file": 1, "gaps: 1 reads failed for good": 1},
     }
     assert {(one.row, one.column) for one in due if one.modality == "dem"} == {(0, 0), (0, 1), (0, 2)}
 
@@ -94,4 +94,13 @@ def test_a_modality_the_cube_lacks_is_to_be_built(recipe: Recipe) -> None:
     assert {one.modality: one.why for one in due_shards(path, plan)} == {
         "sentinel2": "not built yet",
         "dem": "not built yet",
+    }
+
+
+def test_a_cube_on_another_area_is_told_how_to_grow(recipe_facts: dict[str, Any]) -> None:
+    path = build_cube(parse_recipe(recipe_facts))
+    larger = {**recipe_facts, "area": {**recipe_facts["area"], "bounds": [700000, 5599680, 700960, 5600640]}}
+    due = due_shards(path, plan_build(parse_recipe(larger)))
+    assert {(one.kind, one.why) for one in due} == {
+        ("missing", "the cube stands on another area; --update lets it grow")
     }

@@ -38,6 +38,8 @@ from mdico_cube.recipe import ClusterSection, Recipe, parse_recipe
 WHOLE = (slice(0, SIZE[0]), slice(0, SIZE[1]))
 JOBS = 12
 SEEDS = (0, 1, 2)
+ONE_AT_ONCE = (0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in SEEDS[1:]))
+"""The same seeds where one takes seconds: the first in every run of the tests."""
 Place = tuple[str, int, int]
 
 
@@ -183,6 +185,33 @@ def test_killed_at_any_moment(
     check_resume(facts, path, whole, monkeypatch)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_clock_that_jumps_changes_nothing(
+    facts: dict[str, Any], path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Back by years and forth by decades at every look, also for what is stamped on files."""
+    chance, count, run = random.Random(seed), [0], build_module.run_job
+    last = chance.randrange(1, JOBS)
+
+    def stopping(*args: Any) -> Any:
+        count[0] += 1
+        if count[0] > last:
+            raise KeyboardInterrupt
+        built = run(*args)
+        for file in path.rglob("c/**/*"):
+            if file.is_file():
+                os.utime(file, (chance.uniform(0, 4e9),) * 2)
+        return built
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: chance.uniform(0, 4e9))
+        patch.setattr(build_module, "run_job", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            build_cube(parse_recipe(facts))
+    monkeypatch.setattr(time, "time", lambda: chance.uniform(0, 4e9))
+    check_resume(facts, path, whole, monkeypatch)
+
+
 def test_two_builders_share_the_work(
     facts: dict[str, Any], path: Path, whole: Path, tmp_path: Path, spawn: Callable[..., Any]
 ) -> None:
@@ -282,13 +311,15 @@ def test_a_real_disk_that_is_full_and_then_larger(
     check_same(path, whole)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_source_that_fails_for_ever_at_one_shard(
-    facts: dict[str, Any], path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    facts: dict[str, Any], path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    compute = build_module.compute_block
+    compute, chance = build_module.compute_block, random.Random(seed)
+    row, column = chance.randrange(2), chance.randrange(3)
 
     def failing(layer: Any, block: Any, *rest: Any, **more: Any) -> Any:
-        if (layer.modality.name, *_place(block)) == ("sentinel2", 1, 2):
+        if (layer.modality.name, *_place(block)) == ("sentinel2", row, column):
             raise MdicoError("item S2: asset B04 cannot be read for ever.")
         return compute(layer, block, *rest, **more)
 
@@ -298,30 +329,31 @@ def test_a_source_that_fails_for_ever_at_one_shard(
             with pytest.raises(MdicoError, match=rf"1 of {1 if attempt else JOBS} shards could not be built.*for ever"):
                 build_cube(parse_recipe(facts), resume=bool(attempt))
     assert len(finished(path)) == JOBS - 1
-    entry = Ledger(path, "sentinel2").read(1, 2)
+    entry = Ledger(path, "sentinel2").read(row, column)
     assert (entry.state, entry.error) == (FAILED, "item S2: asset B04 cannot be read for ever.")
     check_resume(facts, path, whole, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_dask_worker_is_killed(
     facts: dict[str, Any], path: Path, real: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Its shard is done by another worker; nothing fails."""
+    """Its shard is done by another worker; nothing fails, and nothing is left to do."""
     chance = random.Random(seed)
+    after, victim = chance.randrange(6), chance.randrange(2)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
         section = ClusterSection(kind="scheduler", address=cluster.scheduler_address)
 
         def kill() -> None:
-            wait_until(lambda: len(finished(path)) > chance.randrange(6))
-            os.kill(cluster.workers[chance.randrange(2)].pid, signal.SIGKILL)
+            wait_until(lambda: len(finished(path)) > after)
+            os.kill(cluster.workers[victim].pid, signal.SIGKILL)
 
         killer = threading.Thread(target=kill)
         killer.start()
         build_cube(parse_recipe(facts), cluster=section)
         killer.join()
-    check_same(path, real)
+    check_resume(facts, path, real, monkeypatch)
 
 
 def child_cluster(address: str) -> None:
@@ -332,10 +364,12 @@ def child_cluster(address: str) -> None:
         time.sleep(600)
 
 
+@pytest.mark.parametrize("seed", ONE_AT_ONCE)
 def test_the_scheduler_is_lost(
     facts: dict[str, Any], path: Path, real: Path, tmp_path: Path, spawn: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, seed: int,
 ) -> None:  # fmt: skip
+    after = random.Random(seed).randrange(7)
     address = tmp_path / "address"
     process = spawn(child_cluster, str(address))
     wait_until(address.exists)
@@ -343,7 +377,7 @@ def test_the_scheduler_is_lost(
     monkeypatch.setattr(claims_module, "LEASE", 0.5)
 
     def kill() -> None:
-        wait_until(lambda: len(finished(path)) > 2)
+        wait_until(lambda: len(finished(path)) > after)
         os.kill(process.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
@@ -376,15 +410,19 @@ tests behind itself has them ignore Ctrl-C."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("workers", "seed"), [(1, 0), (1, 1), (1, 2), (2, 0)])
 def test_ctrl_c_says_what_is_kept_and_can_be_resumed(
-    facts: dict[str, Any], path: Path, real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
+    facts: dict[str, Any], path: Path, real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int,
+    seed: int,
+) -> None:  # fmt: skip
     recipe = tmp_path / "recipe.yml"
     recipe.write_text(yaml.safe_dump(facts))
     command = [sys.executable, "-c", SLOW_DOOR, "build", str(recipe), "--workers", str(workers)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    wait_until(lambda: len(finished(path)) >= 2)
+    chance = random.Random(seed)
+    after = chance.randrange(1, 5)
+    wait_until(lambda: len(finished(path)) > after)
+    time.sleep(chance.uniform(0, 0.4))
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process in front
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
