@@ -61,6 +61,7 @@ _HOMES = {
                 "analyse",
                 "report",
                 "run",
+                "run_folds",
             ),
             *("prepare_demo", "pipeline_folder"),
         ),

@@ -49,6 +49,21 @@ def _finish(recipe: Recipe, overwrite: bool, resume: bool, items: Path | None = 
     out.print(f"report: {recipe.output / 'report.html'}", soft_wrap=True)
 
 
+@app.command(rich_help_panel="Start here")
+def folds(recipe: RecipeFile, overwrite: Overwrite = False, resume: Resume = False, as_json: AsJson = False) -> None:
+    """Sample, train, map and score once for every fold; mean and standard deviation over all.
+
+    The recipe says how many (`samples.folds`), or shares out years (`samples.split: year`).
+
+    Example: `mdico folds region.yml`, and after an interruption `mdico folds region.yml --resume`.
+    """
+    scores = mdico.run_folds(load_recipe(recipe), overwrite, resume)
+    if as_json:
+        print_json(scores.to_dict())
+    else:
+        out.print(scores.table())
+
+
 @app.command(rich_help_panel="Stages")
 def build(
     recipe: RecipeFile,

@@ -3,6 +3,7 @@
 from mdico_cube.journey.analysis import analyse
 from mdico_cube.journey.cubes import build, foresee, plan, refresh, scenes
 from mdico_cube.journey.demo import pipeline_folder, prepare_demo
+from mdico_cube.journey.folds import FoldScores, run_folds
 from mdico_cube.journey.mapping import evaluate, predict, report
 from mdico_cube.journey.places import Places
 from mdico_cube.journey.training import train
@@ -11,6 +12,7 @@ from mdico_cube.journey.whole import run
 from mdico_cube.journey.windows import index_samples, sample
 
 __all__ = [
+    "FoldScores",
     "Places",
     "analyse",
     "build",
@@ -24,6 +26,7 @@ __all__ = [
     "refresh",
     "report",
     "run",
+    "run_folds",
     "sample",
     "scenes",
     "train",

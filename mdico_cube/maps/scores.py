@@ -219,13 +219,12 @@ def _gain(maps: list[MapScores], baseline: list[MapScores]) -> Gain | None:
     )
 
 
-def scores_table(scores: Scores) -> Table:
+def scores_table(scores: Scores, title: str = "Held-out scores of single-sensor maps", runs: str = "seeds") -> Table:
     """The summary for a terminal: one line per sensor and method, with the gain over the independent baseline."""
-    title = "Held-out scores of single-sensor maps"
     table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("sensor", "method"):
         table.add_column(name, no_wrap=True)
-    for name in ("macro F1", "gain", "accuracy", "kappa", "seeds"):
+    for name in ("macro F1", "gain", "accuracy", "kappa", runs):
         table.add_column(name, justify="right", no_wrap=True)
     gains = {(gain.modality, gain.method): gain for gain in scores.gains}
     last = ""

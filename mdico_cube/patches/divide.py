@@ -64,6 +64,21 @@ def make_split(cube: Location, target: Path, section: SampleSection) -> Split:
     return open_split(target)
 
 
+def count_folds(cube: Location, section: SampleSection) -> int:
+    """How many runs test everything once: the recipe's folds, or the labels' years.
+
+    Raises:
+        MdicoError: the recipe parts nothing into folds.
+    """
+    if section.split != "year":
+        if section.folds is None:
+            raise MdicoError("samples.folds: is not set, so there is one split and no folds. Set it, for example to 5.")
+        return section.folds
+    reader = open_reader(cube)
+    places = None if section.places is None else seat(cube, read_places(reader, section), section)
+    return _by_year(reader, tally_cube(cube, section.block), section, places).count
+
+
 def split_origin(reader: CubeReader, section: SampleSection) -> str:
     """SHA-256 of all that decides a split: the grid, the labels on it, the options, and the places of a file."""
     options = _OPTIONS if section.places is None else (*_OPTIONS, *_PLACE_OPTIONS)
