@@ -19,6 +19,7 @@ from mdico_cube.benchmarks.scores import figures_of
 from mdico_cube.benchmarks.table import Table, make_table, write_table
 from mdico_cube.benchmarks.variants import parse_variant
 from mdico_cube.colearn.encoders.registry import get_encoder
+from mdico_cube.colearn.tasks import scale_of
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import console, track
 from mdico_cube.recipe import ColearnSection
@@ -53,6 +54,11 @@ def run_benchmark(
     modalities = tuple(series.values)
     if len(modalities) < 2:
         raise MdicoError(f"a benchmark needs at least two modalities, came {', '.join(modalities)}. Name another one.")
+    for name, seen in series.valid.items():
+        if not seen.any():
+            raise MdicoError(f"{series.name}: {name} was never observed. Leave it out of the modalities.")
+    if series.task == "regression":
+        scale_of(series.target)
     split = {seed: series_folds(series, plan.folds, plan.protocol, seed) for seed in range(plan.seeds)}
     section = section_for(plan, modalities, series.task, series.side)
     prepare(folder, _identity(series, plan, section), overwrite, resume)

@@ -74,6 +74,8 @@ def fit(
         if len(loader) == 0:
             raise MdicoError(f"{method}: the {title} set is empty. Widen the area or its share in the samples section.")
     samples = len(train.dataset)
+    if samples < 2:
+        raise MdicoError(f"{method}: one training sample is too few to learn from. Draw more in the samples section.")
     weights = make_weights(section.task, class_counts, [c.name for c in legend], samples)
     scale = scale or Scale()
     identity = identity_of(method, inputs, legend, section, class_counts, samples, seed, scale)

@@ -315,3 +315,21 @@ def test_a_table_of_labels_from_the_command_line(tmp_path: Path, capfd: pytest.C
     assert len(runs) == 3, "one fold"
     found = json.loads((tmp_path / "out" / "runs" / "independent-seed0-fold0.json").read_text())
     assert found["rows"]["all"]["f1_macro"] > 0.6
+
+
+def test_a_sensor_that_saw_nothing_is_named(tmp_path: Path) -> None:
+    write_cropharvest(tmp_path)
+    for path in (tmp_path / "features" / "arrays").glob("*.h5"):
+        with h5py.File(path, "r+") as file:
+            file["array"][:, :2] = np.nan
+    with pytest.raises(MdicoError, match="cropharvest-binary: S1 was never observed"):
+        run_benchmark(read_cropharvest(tmp_path), BenchmarkPlan(folds=2, seeds=1), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_values_that_are_not_there_or_all_the_same_are_named(tmp_path: Path) -> None:
+    table = write_lfmc(tmp_path)
+    for value, sentence in ((np.nan, "has 0 values, at least two are needed"), (100.0, "has the same value, 100")):
+        table.assign(**{"percent(t)": value}).to_csv(tmp_path / "training_features.csv")
+        with pytest.raises(MdicoError, match=sentence):
+            run_benchmark(read_lfmc(tmp_path), BenchmarkPlan((), 2, 1), tmp_path / str(value))

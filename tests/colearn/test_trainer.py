@@ -409,3 +409,9 @@ def test_loggers_that_are_not_installed_are_named(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("mdico_cube.colearn.trainer.find_spec", lambda _: None)
     with pytest.raises(MdicoError, match="mlflow, which is not installed: pip install mlflow-skinny"):
         train(tmp_path, train={"loggers": ("mlflow",)})
+
+
+def test_a_single_sample_is_too_few(tmp_path: Path) -> None:
+    loaders = make_loader(TRAIN.rows(0, 1)), make_loader(VALIDATION, shuffle=False)
+    with pytest.raises(MdicoError, match="one training sample is too few"):
+        fit("independent", INPUTS, LEGEND, make_section(), *loaders, [1, 1, 1], tmp_path, 0)
