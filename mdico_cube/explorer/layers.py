@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -14,6 +16,7 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.image import imsave
 
+from mdico_cube.cube.ledger import STANDS, Ledger
 from mdico_cube.cube.reader import CubeReader
 from mdico_cube.errors import MdicoError
 from mdico_cube.explorer.looks import Limits, Look, channels, limits, looks, paint, parse_look, ramp
@@ -24,8 +27,8 @@ from mdico_cube.maps.outputs import NODATA
 from mdico_cube.maps.write import read_map
 from mdico_cube.spec import Array, Floats, LabelClass
 
-_SAMPLES = 5
-"""Chunks per side that are looked at to find what is dark and what is bright."""
+_SAMPLES = 25
+"""About how many chunks are looked at to find what is dark and what is bright."""
 Place = tuple[int, int, int]
 """Zoom, column and row of a tile."""
 
@@ -83,15 +86,26 @@ class SensorLayer:
     def limits(self, look: str) -> Limits:
         """What is dark and what is bright in a picture, the same for every tile and step; found once."""
         if look not in self._limits:
-            chosen, (height, width), side = self._look(look), self.reader.shape, self.reader.chunk
-            sample = []
-            for top in np.unique(np.linspace(0, max(height - side, 0), _SAMPLES).astype(int) // side * side):
-                for left in np.unique(np.linspace(0, max(width - side, 0), _SAMPLES).astype(int) // side * side):
-                    y, x = slice(int(top), min(int(top) + side, height)), slice(int(left), min(int(left) + side, width))
-                    found = channels(chosen, self._physical(self._stored(chosen, y, x)))  # (T, c, h, w)
-                    sample.append(np.moveaxis(found, 1, -1).reshape(-1, found.shape[1])[::7])
+            chosen, sample = self._look(look), []
+            for y, x in self._windows():
+                found = channels(chosen, self._physical(self._stored(chosen, y, x)))  # (T, c, h, w)
+                sample.append(np.moveaxis(found, 1, -1).reshape(-1, found.shape[1])[::7])
             self._limits[look] = limits(chosen, np.concatenate(sample))
         return self._limits[look]
+
+    def _windows(self) -> Iterator[tuple[slice, slice]]:
+        """A few chunks, spread over the shards that were built; over all where none was."""
+        states = Ledger(self.reader.path, self.key).states()
+        built = np.argwhere(np.isin(states, STANDS))
+        shards = built if len(built) else np.argwhere(np.ones(states.shape, bool))
+        some = shards[np.unique(np.linspace(0, len(shards) - 1, _SAMPLES).astype(int))]
+        across = math.ceil(math.sqrt(_SAMPLES / len(some)))  # chunks per side of a shard
+        side, (height, width) = self.reader.chunk, self.reader.shape
+        offsets = np.linspace(0, self.reader.shard, across, endpoint=False).astype(int) // side * side
+        for row, column in some * self.reader.shard:
+            for top, left in itertools.product(row + np.unique(offsets), column + np.unique(offsets)):
+                if top < height and left < width:
+                    yield slice(int(top), min(int(top) + side, height)), slice(int(left), min(int(left) + side, width))
 
     def legend(self, look: str) -> dict[str, Any]:
         """What the colours of a picture mean."""

@@ -20,11 +20,18 @@ import numpy as np
 import pytest
 import rasterio
 import zarr
+from odc.geo.geobox import GeoBox
 from servers import Loopback
 from starlette.routing import Mount
 
 import mdico_cube as mdico
+from mdico_cube.cube.layer import Layer
+from mdico_cube.cube.ledger import DONE, Entry, Ledger
+from mdico_cube.cube.store import create_cube
+from mdico_cube.explorer.layers import SensorLayer
+from mdico_cube.explorer.pyramid import Kept
 from mdico_cube.maps.write import open_map
+from mdico_cube.sensors.sentinel1 import MODALITY as SENTINEL1
 
 
 def get(address: str, host: str | None = None) -> HTTPResponse:
@@ -96,6 +103,20 @@ def test_a_sensor_s_steps_and_bands_differ(address: str) -> None:
     legend = ask(f"{address}/api/legend/sentinel1?look=one:vv")
     assert legend["unit"] == "dB"
     assert legend["limits"][0][0] < -12 < legend["limits"][0][1]
+
+
+def test_the_range_of_colours_is_that_of_what_was_built(tmp_path: Path, grid: GeoBox) -> None:
+    """One shard of 24 x 24 stands: its values, not the emptiness around it, say what is dark and what is bright."""
+    path = tmp_path / "cube.zarr"
+    create_cube(
+        path, GeoBox((768, 768), grid.affine, grid.crs), [Layer(SENTINEL1, ("2021-05-01",))], 16, 32, {}, (24, 24)
+    )
+    array = zarr.open_group(path, mode="r+")["sentinel1/backscatter"]
+    array[:, :, 64:96, 32:64] = SENTINEL1.storage.pack(np.linspace(-20, -10, 2 * 32 * 32).reshape(1, 2, 32, 32))
+    Ledger(path, "sentinel1", "r+").record(2, 1, Entry(DONE, digest="00" * 32))
+    layer = SensorLayer(mdico.open_reader(path), "sentinel1", Kept())
+    assert np.allclose(layer.limits("one:vv"), [(-20, -15)], atol=0.2)
+    assert np.allclose(layer.limits("one:vh"), [(-15, -10)], atol=0.2)
 
 
 def test_a_pixel_is_its_series_its_label_and_its_probabilities(address: str, out: Path, maps: list[Path]) -> None:
@@ -224,6 +245,7 @@ def test_a_map_of_several_sensors_says_which_it_took(out: Path) -> None:
 def test_attributes_of_a_map_lead_nowhere_else(out: Path, maps: list[Path], tmp_path: Path) -> None:
     copy = tmp_path / "run" / "maps" / "m.zarr"
     shutil.copytree(maps[1], copy)
+    (tmp_path / "run" / "bundles").mkdir()
     zarr.open_group(copy, mode="r+").attrs["method"] = f"../../../{out.name}/bundles/mdico"
     with Loopback(Mount("/", mdico.explorer_app(out / "cube.zarr", [copy]))) as server:
         (told,) = ask(f"{server.address}/api/pixel/20/31")["maps"]

@@ -71,7 +71,8 @@ function makeSide(name, map) {
     tiles: null,
   };
   side.pane.style.zIndex = name === "left" ? 210 : 220;
-  box.append(side.layer, side.look, ...side.bands);
+  side.row = make("div", { class: "bands" }, ...side.bands);
+  box.append(side.layer, side.look, side.row);
   fill(side.layer, state.facts.layers.map((layer) => [layer.key, layer.title]));
   side.layer.addEventListener("change", () => { offerLooks(side); draw(side); });
   side.look.addEventListener("change", () => { showBands(side); draw(side); });
@@ -95,7 +96,7 @@ function offerLooks(side) {
 }
 
 function showBands(side) {
-  side.bands.forEach((select) => { select.hidden = side.look.value !== OWN; });
+  side.row.hidden = side.look.value !== OWN;
 }
 
 /** Tiles and note of one side, anew. */
@@ -138,8 +139,9 @@ async function note(side, layer, step) {
   const box = byId(`note-${side.name}`);
   const day = layer.steps && layer.steps.length ? (step < 0 ? "no step at this time" : layer.steps[step]) : "";
   const head = [make("b", { text: layer.title })];
-  const picture = side.look.selectedOptions[0];
-  const under = [layer.kind === "sensor" && picture ? picture.textContent : "", day].filter(Boolean).join(", ");
+  const chosen = side.look.selectedOptions[0];
+  const picture = chosen && (chosen.value === OWN ? side.bands.map((select) => select.value).join(", ") : chosen.textContent);
+  const under = [layer.kind === "sensor" && picture ? picture : "", day].filter(Boolean).join(", ");
   if (under) head.push(make("span", { text: under }));
   box.replaceChildren(...head);
   const mark = (side.mark = Symbol(side.name));
