@@ -220,7 +220,11 @@ def open_maps(reader: CubeReader, paths: Sequence[Path]) -> list[MapFile]:
     """
     found = []
     for number, path in enumerate(paths):
-        group: Any = read_map(Path(path))
+        if path.suffix in (".tif", ".json"):
+            raise MdicoError(
+                f"map {path}: is not the map itself. Give {path.with_suffix('.zarr')}, the Zarr beside it."
+            )
+        group: Any = read_map(path)
         x, y = (np.asarray(group[axis]) for axis in ("x", "y"))
         corners = [x[0], x[-1], y[0], y[-1]]
         left, top = reader.geobox.affine * (0.5, 0.5)
@@ -229,7 +233,7 @@ def open_maps(reader: CubeReader, paths: Sequence[Path]) -> list[MapFile]:
             raise MdicoError(
                 f"map {path}: does not stand on the grid of {reader.path}. Give maps that were made of this cube."
             )
-        found.append(MapFile(f"map{number}", Path(path), group))
+        found.append(MapFile(f"map{number}", path, group))
     return found
 
 

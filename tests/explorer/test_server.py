@@ -215,6 +215,8 @@ def test_a_map_of_another_cube_is_refused(out: Path, maps: list[Path], toy_cube:
         mdico.explorer_app(toy_cube, maps)
     with pytest.raises(mdico.MdicoError, match="cannot be read as a map"):
         mdico.explorer_app(out / "cube.zarr", [out / "cube.zarr"])
+    with pytest.raises(mdico.MdicoError, match=r"Give .*m\.zarr, the Zarr beside it"):
+        mdico.explorer_app(out / "cube.zarr", [out / "m.tif"])
 
 
 def test_a_bundle_gives_probabilities_without_a_map(out: Path) -> None:
