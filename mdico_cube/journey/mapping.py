@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mdico_cube.colearn.bundle import add_scores
+from mdico_cube.colearn.bundle import CONFIG, add_scores
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.reader import open_reader
@@ -136,7 +136,7 @@ def evaluate(recipe: Recipe, overwrite: bool = False) -> Scores:
     scores = evaluate_maps(recipe.output, overwrite, wanted)
     for result in scores.maps:
         bundle = places.bundle(result.method, result.seed, result.modality)
-        if bundle.exists():
+        if (bundle / CONFIG).is_file():
             add_scores(bundle, _card_scores(result))
     return scores
 

@@ -74,8 +74,8 @@ class Run:
     def make_cube(self, path: Path, seed: int) -> None:
         make_cube(path, seed)
 
-    def make_bundles(self, folder: Path, method: str, seed: int) -> None:
-        make_bundles(folder, method, seed)
+    def make_bundles(self, folder: Path, method: str, seed: int, encoder: dict[str, object] | None = None) -> None:
+        make_bundles(folder, method, seed, encoder)
 
     def bundle(self, modality: str = "sentinel2", method: str = "mdico", seed: int = 0) -> Path:
         return self.out / "bundles" / method / f"seed-{seed}" / modality
@@ -175,12 +175,12 @@ def _fill(path: Path, reader: CubeReader, modality: Modality, truth: np.ndarray,
     array[...] = modality.storage.pack(values)
 
 
-def make_bundles(folder: Path, method: str, seed: int) -> None:
+def make_bundles(folder: Path, method: str, seed: int, encoder: dict[str, object] | None = None) -> None:
     """Bundles of untrained networks: what they predict is arbitrary, but it is a real function of the pixels."""
     section = ColearnSection(
         modalities=("sentinel1", "sentinel2"),
         methods=(method,),
-        encoder={"width": 8, "hidden": 6, "dense": 12},
+        encoder={"width": 8, "hidden": 6, "dense": 12, **(encoder or {})},
     )
     inputs = {}
     for name in section.modalities:

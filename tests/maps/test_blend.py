@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mdico_cube.colearn.registry import get_method
+from mdico_cube.cube.ledger import DONE, Entry, Ledger
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.blend import Tiling, blend, tiling_of
 from mdico_cube.maps.block import predict_windows
+from mdico_cube.maps.mapstore import LAYER
 from mdico_cube.maps.outputs import NODATA, Layers
+from mdico_cube.maps.predict import plan_map
+from mdico_cube.maps.write import open_map, write_map
 from mdico_cube.recipe import ColearnSection
 from mdico_cube.sensors.sentinel2 import MODALITY as SENTINEL2
 from mdico_cube.spec import BandStats, InputSpec
@@ -129,3 +133,32 @@ def test_a_window_that_does_not_suit_the_model_is_refused():
         tiling_of(model, 8)
     with pytest.raises(MdicoError, match=f"multiples of {stride}"):
         tiling_of(model, 4 * halo + 1)
+
+
+def test_a_map_by_an_encoder_that_sees_neighbours_is_seamless_across_shards(run):
+    """The whole way: a U-Net's bundle, the cube's shards of 16 pixels, windows of 64 that reach into others."""
+    run.make_bundles(run.out / "spatial", "mdico", 0, {"name": "unet", "layers": 1, "heads": 2, "hidden": 8})
+    bundle, outputs = run.out / "spatial" / "sentinel2", ("probabilities", "entropy", "applicability")
+    plan = plan_map(run.cube, bundle, window=48, outputs=outputs, abstain=0.5)
+    assert plan.reach > run.shard
+    whole = plan.predict(*run.everything)
+    assert len(np.unique(whole[0])) > 1
+    written = open_map(
+        write_map(run.cube, bundle, run.out / "maps" / "a.zarr", window=48, outputs=outputs, abstain=0.5)
+    )
+    for each in plan.variables:
+        assert np.array_equal(written[each.name], each.of(whole)), each.name
+    Ledger(run.cube, "sentinel2", "r+").record(0, 0, Entry(DONE, digest="anew"))
+    due = np.argwhere(plan.digests() != [[entry_digest(run, y, x) for x in range(4)] for y in range(3)])
+    around = -(-plan.reach // run.shard)
+    assert {tuple(place) for place in due.tolist()} == {
+        (y, x) for y in range(3) for x in range(4) if max(y, x) <= around
+    }  # what reads the new shard is stale, and no more
+    auto = plan_map(run.cube, [bundle, run.bundle("sentinel1")], window=48)
+    everything = auto.predict(*run.everything)
+    part = auto.predict(slice(5, 20), slice(25, 50))
+    assert np.array_equal(part, everything[:, 5:20, 25:50])
+
+
+def entry_digest(run, row, column):
+    return Ledger(run.out / "maps" / "a.zarr", LAYER).read(row, column).digest

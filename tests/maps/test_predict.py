@@ -159,7 +159,7 @@ def test_a_bundle_is_loaded_once_and_again_when_its_files_change(run, monkeypatc
     assert len(loads) == 1
     run.make_bundles(run.bundle().parent.parent / "other", "mdico", 5)
     other = run.bundle().parent.parent / "other" / "sentinel2"
-    for name in ("weights.safetensors", "bundle.json"):
+    for name in ("weights.safetensors", "applicability.safetensors", "bundle.json"):
         (run.bundle() / name).write_bytes((other / name).read_bytes())
     with pytest.raises(MdicoError, match="changed while the map was being made"):
         plan.predict(slice(0, 4), slice(0, 4))

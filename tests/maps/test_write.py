@@ -323,7 +323,7 @@ def test_a_bundle_swapped_half_way_stops_the_map(run, target, monkeypatch):
 
     def swapping(plan, found):
         if len(seen) == 3:
-            for name in ("weights.safetensors", "bundle.json"):
+            for name in ("weights.safetensors", "applicability.safetensors", "bundle.json"):
                 (run.bundle() / name).write_bytes((run.out / "other" / "sentinel2" / name).read_bytes())
         seen.append(found)
         return compute(plan, found)
