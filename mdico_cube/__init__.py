@@ -57,6 +57,7 @@ _HOMES = {
                 "train",
                 "tune",
                 "predict",
+                "quantize",
                 "evaluate",
                 "analyse",
                 "report",

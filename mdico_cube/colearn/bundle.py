@@ -148,9 +148,17 @@ def add_scores(folder: Path, scores: dict[str, Any]) -> BundleConfig:
     Raises:
         MdicoError: no such bundle, or a disk that cannot be written.
     """
+    return change_config(folder, scores={**read_config(Path(folder) / CONFIG).scores, **scores})
+
+
+def change_config(folder: Path, **fields: Any) -> BundleConfig:
+    """Replace fields of a bundle's config that do not decide what it predicts; its texts follow.
+
+    Raises:
+        MdicoError: no such bundle, or a disk that cannot be written.
+    """
     folder = Path(folder)
-    old = read_config(folder / CONFIG)
-    config = old.model_copy(update={"scores": {**old.scores, **scores}})
+    config = read_config(folder / CONFIG).model_copy(update=fields)
     with disk_faults(folder):
         texts = _texts(config, (folder / WEIGHTS).stat().st_size)
         for file, text in texts.items():

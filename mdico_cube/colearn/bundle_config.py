@@ -56,6 +56,26 @@ class Applicability(BaseModel):
     """Digest of applicability.safetensors."""
 
 
+class Quantisation(BaseModel):
+    """What a bundle in 8-bit integers needs to know, and what that costs; see mdico_cube.colearn.int8."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ranges: tuple[tuple[tuple[float, float], ...], ...]
+    """Per branch of the folded model the smallest and largest value in front of each map, on training pixels."""
+    pixels: int
+    """Training pixels they were measured on."""
+    changed: float
+    """Share of the validation pixels whose class in 8-bit integers is not the one in float32."""
+    counted: int
+    """Validation pixels that was counted on."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the ranges, which decide a map in 8-bit integers beside the bundle's own digest."""
+        return hashlib.sha256(repr(self.ranges).encode()).hexdigest()
+
+
 class BundleConfig(BaseModel):
     """One sensor's model. Everything needed to load it, to check a cube against it, and to cite it."""
 
@@ -102,6 +122,8 @@ class BundleConfig(BaseModel):
     right, as measured on the validation windows; 1 = as trained."""
     applicability: Applicability | None = None
     """How far its training data reach; None where that was not measured."""
+    int8: Quantisation | None = None
+    """What 8-bit integers need and cost; None where that was not measured."""
     scores: dict[str, Any] = {}
     """Figures of evaluations, by name."""
     versions: dict[str, str]

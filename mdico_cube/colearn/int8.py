@@ -196,7 +196,7 @@ def check_ranges(branches: Branches, ranges: Ranges) -> None:
     if [len(maps) for maps in branches] != [len(found) for found in ranges]:
         raise MdicoError(
             "the bundle's int8 calibration was made for another network than its own. Calibrate it again with "
-            "`mdico calibrate`."
+            "`mdico quantize`."
         )
 
 

@@ -17,7 +17,7 @@ from mdico_cube.maps.cog import write_cog
 from mdico_cube.maps.evaluate import evaluate as evaluate_maps
 from mdico_cube.maps.item import write_collection, write_item
 from mdico_cube.maps.polygons import write_polygons
-from mdico_cube.maps.precision import record_bf16_loss
+from mdico_cube.maps.precision import record_bf16_loss, record_int8
 from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores, Scores
 from mdico_cube.maps.write import is_stale, map_path, write_map
@@ -62,6 +62,9 @@ def predict(
         target = map_path(recipe.output, method, modality, seed)
         if recipe.maps.precision == "bf16" and places.samples.exists() and isinstance(bundle, Path):
             record_bf16_loss(bundle, places.samples, places.cube)
+        if recipe.maps.precision == "int8" and places.samples.exists():
+            for folder in [bundle] if isinstance(bundle, Path) else bundle:
+                record_int8(folder, places.samples, places.cube)
         options = recipe.maps.options
         stale = resume and is_stale(places.cube, bundle, target, **options)
         if stale:
@@ -76,6 +79,29 @@ def predict(
         done.append(target)
     write_collection(recipe.output, recipe.name)
     return done
+
+
+def quantize(recipe: Recipe, force: bool = False) -> dict[str, float]:
+    """Calibrate every bundle that maps for 8-bit integers.
+
+    Args:
+        recipe: of the run.
+        force: keep a calibration that changes more than half a percent of the classes, and calibrate anew.
+
+    Returns:
+        Bundle -> share of the validation pixels that get another class.
+
+    Raises:
+        MdicoError: no model or no samples, a model that has no 8-bit form, or too many other classes.
+    """
+    places, found = Places.of(recipe), {}
+    for method, modality, seed in _maps(recipe):
+        if modality == "fused":
+            continue
+        wanted = _bundle(recipe, method, modality, seed)
+        for folder in [wanted] if isinstance(wanted, Path) else wanted:
+            found[str(folder)] = record_int8(folder, places.samples, places.cube, force).changed
+    return found
 
 
 _TITLES = {"auto": "the best sensor at each pixel", "fused": "all sensors at each pixel"}

@@ -101,7 +101,9 @@ class Loaded:
 
     def _series_form(self, options: MapOptions) -> nn.Module:
         """The fast form of a model of single pixels."""
-        return fast_form(self.bundle.model, options.precision, options.backend, pixels=options.pixels)
+        known = self.configs[0].int8
+        ranges = known and known.ranges
+        return fast_form(self.bundle.model, options.precision, options.backend, ranges, options.pixels)
 
     def image_scorer(self, options: MapOptions) -> ImageModel:
         """Scores of one window; see `mdico_cube.maps.blend`."""

@@ -25,7 +25,7 @@ LAYER = "map"
 Place = tuple[int, int]
 """Row and column of a shard."""
 _DECIDES = {"bundle_digest": "bundle"} | {
-    key: key for key in ("precision", "backend", "outputs", "abstain", "mask", "window", "least")
+    key: key for key in ("precision", "backend", "outputs", "abstain", "mask", "window", "least", "int8")
 }
 _BEFORE = {"precision": "32-true", "backend": "torch", "outputs": []}  # of maps that did not say it
 
@@ -195,6 +195,8 @@ def _shown(plan: MapPlan, what: str) -> str:
         return ", ".join(str(member.path) for member in plan.members)
     if what == "cube":
         return str(plan.cube)
+    if what == "int8":
+        return "the bundle's calibration as it is now"
     value = getattr(plan.options, what)
     if what == "outputs":
         return ", ".join(value) or "class and confidence alone"

@@ -152,12 +152,19 @@ class MapPlan:
             "bundle": [[member.digest, judged and member.loaded.reference_digest] for member in self.members],
             "precision": options.precision,
             "backend": options.backend,
+            "int8": self._quantised(),
             "outputs": sorted(options.outputs),
             "abstain": options.abstain,
             "mask": self.mask and self.mask.digest,
             "window": options.window if self.reach else None,
             "least": options.least if self.routed else None,
         }
+
+    def _quantised(self) -> list[str] | None:
+        """What decides the map in 8-bit integers beside the bundles."""
+        if self.options.precision != "int8":
+            return None
+        return [known.digest for member in self.members for known in [member.loaded.configs[0].int8] if known]
 
     def digests(self) -> Digests:
         """What decides each shard of the map."""
@@ -353,8 +360,10 @@ def map_attrs(plan: MapPlan) -> dict[str, Any]:
     loaded, settings = plan.loaded, plan.settings
     config = loaded.configs[0]
     loss = {CHANGED: config.scores[CHANGED]} if plan.options.precision == "bf16" and CHANGED in config.scores else {}
+    if plan.options.precision == "int8" and config.int8 is not None:
+        loss = {"int8_changed_classes": config.int8.changed}
     title = config.title or config.modality if plan.modality == config.modality else _TITLES[plan.modality]
-    told = {key: settings[key] for key in ("abstain", "mask", "window", "least") if settings[key] is not None}
+    told = {key: settings[key] for key in ("abstain", "mask", "window", "least", "int8") if settings[key] is not None}
     return {
         "Conventions": "CF-1.11",
         "title": f"{title} alone, {config.method}" if plan.modality == config.modality else f"{title}, {config.method}",
