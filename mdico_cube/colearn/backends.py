@@ -37,7 +37,8 @@ def row_model(branches: Branches, precision: Precision, backend: Engine, ranges:
         raise MdicoError(f"maps.backend {backend} computes in {able}, not in {precision}. Choose another of the two.")
     if precision == "int8" and ranges is None:
         raise MdicoError(
-            "precision int8: this bundle was not calibrated. Run `mdico quantize` on its recipe, or use another precision."
+            "precision int8: this bundle was not calibrated. Run `mdico quantize` on its recipe, or use "
+            "another precision."
         )
     if backend == "onnx":
         return OnnxRuntime(branches, ranges if precision == "int8" else None)

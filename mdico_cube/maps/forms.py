@@ -102,7 +102,7 @@ class Loaded:
     def _series_form(self, options: MapOptions) -> nn.Module:
         """The fast form of a model of single pixels."""
         known = self.configs[0].int8
-        ranges = known and known.ranges
+        ranges = None if known is None else known.ranges
         return fast_form(self.bundle.model, options.precision, options.backend, ranges, options.pixels)
 
     def image_scorer(self, options: MapOptions) -> ImageModel:
