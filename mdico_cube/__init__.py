@@ -49,6 +49,7 @@ _HOMES = {
             *(
                 "plan",
                 "foresee",
+                "foresee_maps",
                 "refresh",
                 "scenes",
                 "build",

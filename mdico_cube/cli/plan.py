@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, Items, RecipeFile, app, out, print_json, size
+from mdico_cube.cli.door import AsJson, Items, RecipeFile, Workers, app, out, print_json, size
 from mdico_cube.cube.items import reasons
 from mdico_cube.progress import span
 from mdico_cube.recipe import load_recipe
@@ -27,12 +27,20 @@ def plan(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Read a little of each modality to foresee the time.")
     ] = False,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="What the maps will cost instead, from mapping a corner with each model.")
+    ] = False,
+    workers: Workers = None,
 ) -> None:
     """What a build would read and write, before any pixel is read; where a cube stands, what is stale and why.
 
-    Example: `mdico plan region.yml --json`, or `mdico plan region.yml --refresh` to see what the catalog has now.
+    Example: `mdico plan region.yml --json`, or `mdico plan region.yml --refresh` to see what the catalog has now;
+    `mdico plan region.yml --maps` once models are trained.
     """
     facts = load_recipe(recipe)
+    if maps:
+        _plan_maps(mdico.foresee_maps(facts, workers), as_json)
+        return
     changes: list[Any] | None = None
     if refresh:
         planned, changes = mdico.refresh(facts)
@@ -45,6 +53,19 @@ def plan(
         print_json(summary)
     else:
         _print_plan(summary)
+
+
+def _plan_maps(costs: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json({name: {**asdict(cost), "seconds": cost.seconds} for name, cost in costs.items()})
+        return
+    titles = ("map", "shards", "done", "skipped", "lacking", "pixels", "pixels/s", "workers", "memory", "time")
+    table = Table(*titles, title="maps")
+    for name, cost in costs.items():
+        rate, time = ("-", "-") if cost.rate is None else (f"{cost.rate:,.0f}", span(cost.seconds))
+        counts = (f"{count:,}" for count in (cost.shards, cost.done, cost.skipped, cost.lacking, cost.pixels))
+        table.add_row(name, *counts, rate, str(cost.workers), size(cost.memory), time)
+    out.print(table)
 
 
 def _print_plan(summary: Mapping[str, Any]) -> None:

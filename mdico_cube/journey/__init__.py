@@ -4,7 +4,7 @@ from mdico_cube.journey.analysis import analyse
 from mdico_cube.journey.cubes import build, foresee, plan, refresh, scenes
 from mdico_cube.journey.demo import pipeline_folder, prepare_demo
 from mdico_cube.journey.folds import FoldScores, run_folds
-from mdico_cube.journey.mapping import evaluate, predict, quantize, report
+from mdico_cube.journey.mapping import evaluate, foresee_maps, predict, quantize, report
 from mdico_cube.journey.places import Places
 from mdico_cube.journey.training import train
 from mdico_cube.journey.tuning import tune
@@ -18,6 +18,7 @@ __all__ = [
     "build",
     "evaluate",
     "foresee",
+    "foresee_maps",
     "index_samples",
     "pipeline_folder",
     "plan",

@@ -14,10 +14,12 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.journey.places import Places
 from mdico_cube.journey.timings import read_timings
 from mdico_cube.maps.cog import write_cog
+from mdico_cube.maps.estimate import MapCost, map_cost
 from mdico_cube.maps.evaluate import evaluate as evaluate_maps
 from mdico_cube.maps.item import write_collection, write_item
 from mdico_cube.maps.polygons import write_polygons
 from mdico_cube.maps.precision import record_bf16_loss, record_int8
+from mdico_cube.maps.predict import plan_map
 from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores, Scores
 from mdico_cube.maps.write import is_stale, map_path, write_map
@@ -79,6 +81,29 @@ def predict(
         done.append(target)
     write_collection(recipe.output, recipe.name)
     return done
+
+
+def foresee_maps(recipe: Recipe, workers: int | None = None, **maps: Any) -> dict[str, MapCost]:
+    """What the maps of a recipe will cost: pixels, shards, memory and time, from mapping a corner; nothing is written.
+
+    Args:
+        recipe: of the run.
+        workers: shards made at the same time, in place of the recipe's cluster section.
+        maps: keys of the recipe's maps section that take the place of what it says.
+
+    Returns:
+        Name of the map -> cost.
+
+    Raises:
+        MdicoError: no bundle, or one that does not fit the cube.
+    """
+    recipe = with_maps(recipe, maps)
+    places, cluster, found = Places.of(recipe), cluster_for(recipe.cluster, workers), {}
+    for method, modality, seed in _maps(recipe):
+        planned = plan_map(places.cube, _bundle(recipe, method, modality, seed), **recipe.maps.options)
+        target = map_path(recipe.output, method, modality, seed)
+        found[target.stem] = map_cost(planned, target, cluster)
+    return found
 
 
 def quantize(recipe: Recipe, force: bool = False) -> dict[str, float]:
