@@ -101,7 +101,7 @@ def _pixels(plan: MapPlan, place: Place) -> int:
     if entries and all(entry.version and entry.valid_fraction == 0 for entry in entries):
         return 0
     if plan.mask is None:
-        return (y.stop - y.start) * (x.stop - x.start)
+        return int((y.stop - y.start) * (x.stop - x.start))
     return int(plan.mask.inside(reader.geobox, y, x).sum())
 
 
@@ -133,4 +133,4 @@ def _rate(plan: MapPlan, place: Place, workers: int) -> float:
         taken = time.perf_counter() - start
     finally:
         torch.set_num_threads(before)
-    return (corner[0].stop - corner[0].start) * width / max(taken, 1e-9)
+    return float((corner[0].stop - corner[0].start) * width / max(taken, 1e-9))
