@@ -19,7 +19,8 @@ from mdico_cube.cube.place import degrees_from
 from mdico_cube.cube.stores import open_store, reason
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import ReadSection, StoreRules, StoreVariable, WeatherKind
-from mdico_cube.sensors.weather import Samples, conversion, stamps_of
+from mdico_cube.sensors.samples import Samples, stamps_of
+from mdico_cube.sensors.units import conversion
 from mdico_cube.spec import Floats
 
 BATCH = 128 << 20

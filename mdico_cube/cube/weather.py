@@ -27,7 +27,8 @@ from mdico_cube.cube.store_search import recall_stores, store_items
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import ReadSection, Recipe, Source, StoreRules
-from mdico_cube.sensors.weather import Making, Weather, Window, band_recipe, samples_of, solar_windows
+from mdico_cube.sensors.samples import Window, samples_of, solar_windows
+from mdico_cube.sensors.weather import Making, Weather, band_recipe
 from mdico_cube.spec import Modality
 
 RULES = 1

@@ -15,7 +15,8 @@ from mdico_cube.cube.coarse import Degrees
 from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import StoreVariable
-from mdico_cube.sensors.weather import Making, Running, samples_of
+from mdico_cube.sensors.samples import Running, samples_of
+from mdico_cube.sensors.weather import Making
 from mdico_cube.spec import Floats
 
 
