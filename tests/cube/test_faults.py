@@ -421,7 +421,7 @@ def test_ctrl_c_says_what_is_kept_and_can_be_resumed(
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     chance = random.Random(seed)
     after = chance.randrange(1, 5)
-    wait_until(lambda: len(finished(path)) > after)
+    wait_until(lambda: len(finished(path)) > after, seconds=180)  # a busy machine starts workers slowly
     time.sleep(chance.uniform(0, 0.4))
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process in front
     _, said = process.communicate(timeout=60)
