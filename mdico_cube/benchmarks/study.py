@@ -25,6 +25,7 @@ from mdico_cube.benchmarks.scores import figures_of
 from mdico_cube.benchmarks.study_table import Run, StudyTable, make_study_table, write_study
 from mdico_cube.benchmarks.variants import Variant, parse_variant
 from mdico_cube.colearn.calibrate import calibration_error
+from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.target import Location, cube_location
 from mdico_cube.patches.extract import extract_samples
 from mdico_cube.progress import track
@@ -75,6 +76,7 @@ def run_study(
     plan = plan or StudyPlan()
     variants = [parse_variant(text) for text in plan.methods if text not in CLASSICAL]
     sections = {variant: variant.section(colearn) for variant in variants}
+    open_reader(cube).check_complete(colearn.modalities)
     _prepare(folder, samples, colearn, plan, overwrite, resume)
     names = (*CLASSICAL, *(variant.text for variant in variants))
     jobs = [(seed, name) for seed in range(plan.seeds) for name in names]

@@ -192,6 +192,12 @@ def test_a_study_scores_saves_and_goes_on(toy_cube: Path, tmp_path: Path, monkey
         run_study(toy_cube, SAMPLES, other, tmp_path / "out", plan, resume=True)
 
 
+def test_without_a_cube_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(MdicoError, match="is no cube"):
+        run_study(tmp_path / "cube.zarr", SAMPLES, COLEARN, tmp_path / "out", StudyPlan(("independent",), seeds=1))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_study_is_of_the_same_weights_each_time(
     toy_cube: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
