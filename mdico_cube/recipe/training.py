@@ -22,7 +22,8 @@ class EncoderSection(Section):
 
     name: str = "tempcnn"
     """Of single pixels' series: tempcnn, ltae, tae, transformer, convtran, gru, lstm, mlp; of patches, looking beyond
-    the pixel: resnet, unet. A name that is not known is refused before anything is read."""
+    the pixel: resnet, unet, and timm:NAME for any convolutional backbone of timm (random weights). A name that is not
+    known is refused before anything is read."""
     width: Annotated[int, Field(ge=2, multiple_of=2)] = 128
     """Embedding width d."""
     hidden: Annotated[int, Field(ge=1)] = 128
@@ -31,7 +32,7 @@ class EncoderSection(Section):
     """Width of the dense layer before the embedding."""
     layers: Annotated[int, Field(ge=1, le=8)] = 2
     """How deep: dense layers (mlp), attention layers (transformer), residual blocks (resnet), times down by two
-    (unet)."""
+    (unet), floors of features (timm:NAME)."""
     pool: Annotated[int, Field(ge=1)] = 1
     """Side in pixels of the square around each pixel whose observed embeddings are averaged: the patch, to learn one
     label for a whole patch (samples.target: patch sets it)."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from mdico_cube.colearn.encoders.backbone import PREFIX, backbone_factory
 from mdico_cube.colearn.encoders.convtran import ConvTran
 from mdico_cube.colearn.encoders.gru import GRU
 from mdico_cube.colearn.encoders.lstm import LSTM
@@ -62,7 +63,7 @@ def get_encoder(name: str) -> EncoderFactory:
     Raises:
         MdicoError: no encoder of that name; the text gives the closest one.
     """
-    return look_up("encoder", name, ENCODERS)
+    return backbone_factory(name) if name.startswith(PREFIX) else look_up("encoder", name, ENCODERS)
 
 
 def halo_of(model: nn.Module) -> int:
