@@ -52,7 +52,7 @@ class PatientIO(StacApiIO):
                 return str(super().request(*args, **kwargs))
             except APIError as error:
                 pause = next(waits, None)
-                status = error.status_code
+                status = status_of(error)
                 lasting = status is not None and judge_status(status) != "passing"
                 if pause is None or lasting or (self._hasty and too_slow(error)):
                     raise
@@ -67,6 +67,12 @@ class StaticIO(PatientIO):
         return DefaultStacIO.stac_object_from_dict(self, whole(d), *args, **kwargs)
 
 
+def status_of(error: APIError) -> int | None:
+    """The server's answer, or None where it gave none: the error of a lost connection has no such attribute at all."""
+    status: int | None = getattr(error, "status_code", None)
+    return status
+
+
 def too_slow(error: APIError) -> bool:
     """True where a server was there, but took too long for its answer."""
-    return error.status_code == 504 or "read timed out" in str(error).lower()
+    return status_of(error) == 504 or "read timed out" in str(error).lower()

@@ -219,7 +219,7 @@ def _gain(maps: list[MapScores], baseline: list[MapScores]) -> Gain | None:
     )
 
 
-def scores_table(scores: Scores, title: str = "Held-out scores of single-sensor maps", runs: str = "seeds") -> Table:
+def scores_table(scores: Scores, title: str = "Held-out scores of maps", runs: str = "seeds") -> Table:
     """The summary for a terminal: one line per sensor and method, with the gain over the independent baseline."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("sensor", "method"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from odc.geo.geobox import GeoBox
 from servers import Faults, FileServer, SlowApi, publish
 
@@ -96,3 +98,24 @@ def test_an_unreachable_catalog_gives_way_to_the_next(
     assert len(plan.layer("sentinel2").scenes) == 9
     with pytest.raises(UnreachableError, match=r"cannot be read .*Check the address"):
         plan_build(parse_recipe({**facts, "fallback": []}))
+
+
+def test_a_connection_that_is_lost_is_made_again_and_then_told(grid: GeoBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost connection has no status: it is tried again, and what is said is the network's own reason."""
+    tried: list[str] = []
+    send = requests.Session.send
+
+    def count(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        tried.append(str(request.url))
+        return send(self, request, **options)
+
+    monkeypatch.setattr(requests.Session, "send", count)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]  # closed again: nobody listens there
+    reading = ReadSection(retries=2, backoff=0.001, timeout=2)
+    with pytest.raises(UnreachableError, match="refused"):
+        search_items(
+            load_catalog("local"), f"http://127.0.0.1:{port}/catalog.json", Source(collection="s2"), grid, YEAR,
+            reading=reading,
+        )  # fmt: skip
+    assert len(tried) == 3
