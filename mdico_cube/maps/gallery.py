@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ class Gallery:
 
     def _sensors(self) -> Section:
         looks = list(self.looks.values())
-        rows = [looks[k : k + 3] for k in range(0, len(looks), 3)]
+        rows = abreast(looks)
         pictures = tuple(
             Picture(
                 panels_png([Panel(look.image, look.title) for look in row], self.metres),
@@ -223,3 +224,10 @@ def write_poster(out: Path, target: Path) -> Path:
     out, target = Path(out), Path(target)
     target.write_bytes(Gallery(out, open_reader(cube_of(out)), read_scores(out)).poster())
     return target
+
+
+def abreast(looks: list[QuickLook]) -> list[list[QuickLook]]:
+    """Rows of three at most and of nearly one length: a picture alone in its row would be drawn far too large."""
+    count = -(-len(looks) // 3)
+    edges = [round(len(looks) * k / count) for k in range(count + 1)] if count else []
+    return [looks[left:right] for left, right in pairwise(edges)]
