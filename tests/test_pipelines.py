@@ -72,7 +72,8 @@ def test_the_makefile_runs_every_region(tmp_path: Path) -> None:
     shutil.copy(FOLDER / "Makefile", tmp_path)
     for name in ("north", "south"):
         (tmp_path / f"{name}.yml").write_text("")
-    done = subprocess.run(["make", "-n"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    command = ["make", "-n", "--no-print-directory"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert sorted(done.stdout.split("\n")) == ["", "mdico run north.yml --resume", "mdico run south.yml --resume"]
     for path in RECIPES:
         if path.parent == FOLDER and path.stem != "demo":

@@ -94,11 +94,9 @@ def build_cube(
 def _recipe_text(recipe: Recipe) -> str:
     """The recipe as JSON for the cube: without places, and without queries and cluster options, which may be secret."""
     facts = recipe.model_dump(mode="json", exclude={"output": True, "cluster": True, "store": {"target"}})
-    for (
-        name,
-        section,
-    ) in recipe.modalities.items():  # what is not said is the catalog file's to say
-        facts["modalities"][name]["source"] = section.source.model_dump(mode="json", exclude_unset=True)
+    facts["modalities"] = {  # what is not said is the sensor's and the catalog file's to say
+        name: section.model_dump(mode="json", exclude_unset=True) for name, section in recipe.modalities.items()
+    }
     return json.dumps(without_queries(facts))
 
 

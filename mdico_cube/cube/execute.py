@@ -72,7 +72,10 @@ class ThreadCrew:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._pool = ThreadPoolExecutor(workers, "job")
+        self._gather()
+
+    def _gather(self) -> None:
+        self._pool = ThreadPoolExecutor(self._workers, "job")
         self._done: SimpleQueue[tuple[Any, Future[Any]]] = SimpleQueue()
 
     def room(self, flying: int) -> bool:
@@ -92,8 +95,9 @@ class ThreadCrew:
         return job, future.result()
 
     def drop(self) -> None:
-        """Wait for the jobs at work, leave the others."""
+        """Wait for the jobs at work, leave the others; the next wave finds new threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._gather()
 
 
 def execute(crew: Crew, task: Task, jobs: Iterable[Any]) -> Iterator[tuple[Any, Any]]:

@@ -455,7 +455,9 @@ def test_a_shard_is_on_the_disk_before_its_entry(
 
     monkeypatch.setattr("mdico_cube.cube.block.os.fsync", syncing)
     monkeypatch.setattr(Ledger, "record", recording)
-    build_cube(parse_recipe({**recipe_facts, "store": {"chunk": 16, "shard": 32, "layout": layout}}))
+    store = {"chunk": 16, "shard": 32, "layout": layout}
+    one_at_a_time = {"kind": "loop", "threads": 1}
+    build_cube(parse_recipe({**recipe_facts, "store": store, "cluster": one_at_a_time}))
     folder, per = "sentinel1/backscatter/c/0/0", 1 if layout == "sharded" else 2
     places = [(row, column) for row in range(2) for column in range(3)]
     for row, column in places:
