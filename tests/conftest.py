@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +81,17 @@ def toy_labels(tmp_path_factory: pytest.TempPathFactory, grid: GeoBox) -> Path:
     return path
 
 
-@pytest.fixture
-def recipe_facts(toy_catalog: Path, toy_labels: Path, tmp_path: Path) -> dict[str, Any]:
-    """A whole recipe as a mapping, to be changed by a test."""
+def toy_facts(catalog: Path, labels: Path, output: Path) -> dict[str, Any]:
     return {
         "name": "toy",
-        "output": str(tmp_path / "out"),
+        "output": str(output),
         "area": {"bounds": list(BOUNDS), "crs": "EPSG:32631"},
         "period": {"start": "2021-01-01", "end": "2021-03-31"},
         "catalog": "local",
-        "href": str(toy_catalog),
+        "href": str(catalog),
         "modalities": {"sentinel1": {}, "sentinel2": {"bands": list(S2_BANDS)}, "dem": {}},
         "labels": {
-            "path": str(toy_labels),
+            "path": str(labels),
             "classes": [{"name": "odd", "source": 1}, {"name": "even", "source": 2}],
         },
         "samples": {"block": 16, "guard": 1, "per_class": 60},
@@ -103,6 +102,27 @@ def recipe_facts(toy_catalog: Path, toy_labels: Path, tmp_path: Path) -> dict[st
         },
         "store": {"chunk": 16, "shard": 32, "durable": False},
     }
+
+
+@pytest.fixture
+def recipe_facts(toy_catalog: Path, toy_labels: Path, tmp_path: Path) -> dict[str, Any]:
+    """A whole recipe as a mapping, to be changed by a test."""
+    return toy_facts(toy_catalog, toy_labels, tmp_path / "out")
+
+
+@pytest.fixture(scope="session")
+def standing(toy_catalog: Path, toy_labels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cube of the unchanged recipe, built once for all tests that only look at it."""
+    path = build_cube(parse_recipe(toy_facts(toy_catalog, toy_labels, tmp_path_factory.mktemp("standing") / "out")))
+    assert isinstance(path, Path)
+    return path
+
+
+@pytest.fixture
+def copied(standing: Path, recipe: Recipe) -> Path:
+    """A copy of it where the recipe would build, to be changed by a test."""
+    shutil.copytree(standing.parent, recipe.output)
+    return recipe.output / "cube.zarr"
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def test_the_uses_that_are_promised_are_there() -> None:
         *("demo", "region", "cropland-planetary-computer", "crop-type-earth-search"),
         *("fuel-moisture-landsat-sentinel1", "tree-species"),
     }
-    assert {path.stem for path in CLUSTERS} == {"local", "slurm", "kubernetes"}
+    assert {path.stem for path in CLUSTERS} == {"local", "slurm", "gateway", "kubernetes"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

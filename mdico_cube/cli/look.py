@@ -62,6 +62,8 @@ def inspect(
     for name, reasons_due in counted(due).items():
         for why, count in reasons_due.items():
             out.print(f"{name}: {count} shards {why}", soft_wrap=True, markup=False)
+    if wanted and not due:
+        out.print("nothing is stale")
     for status in statuses:
         for offset, items in status.offsets.items():
             out.print(f"{status.modality}: offset {offset}: {items} items")
@@ -72,8 +74,8 @@ def inspect(
             out.print(f"{status.modality}: the offset of {items} looks wrong ({named}): {doubt}", soft_wrap=True)
         for reason, count in reasons(status.left_out).items():
             out.print(f"{status.modality}: {count} items left out: {reason}", soft_wrap=True)
-        for shard, error in status.errors.items():
-            out.print(f"{status.modality}: shard {shard} failed: {error}", soft_wrap=True, markup=False)
+        for line in status.failures():
+            out.print(f"{status.modality}: {line}", soft_wrap=True, markup=False)
         for item, other in status.stand_ins.items():
             out.print(f"{status.modality}: item {item} was read as {other}", soft_wrap=True, markup=False)
         for line in status.unread():

@@ -16,6 +16,7 @@ from mdico_cube.cube.change import writing
 from mdico_cube.cube.claims import Claims
 from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.execute import threads_each
+from mdico_cube.cube.interchange import referring
 from mdico_cube.cube.items import save_items, without_queries
 from mdico_cube.cube.job import Built, Job, Retry, unfinished
 from mdico_cube.cube.jobs import ShardTask, run_jobs
@@ -71,7 +72,8 @@ def build_cube(
     for layer in plan.every:
         layer.check()
     task = partial(ShardTask, run_job, path, threads=threads_each(cluster), durable=recipe.store.durable)
-    with Claims(WorkFolder(path), plan.identity) as claims:
+    referred = referring(path, recipe.output, [each.modality.name for each in plan.every], recipe.store.references)
+    with Claims(WorkFolder(path), plan.identity) as claims, referred:
         with claims.holding("cube"):
             if not claims.others() and recover(path) and open_reader(path).geobox != plan.geobox:
                 raise MdicoError(f"{path}: an update that was stopped has been finished. Run the same command again.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -94,6 +96,7 @@ def _started(distributed: Any, kind: str, section: ClusterSection) -> Iterator[A
         found: Any = distributed.LocalCluster
     else:
         found, facts = _cluster_class(kind), {"address": section.address} if section.address else {}
+        _check_queue(kind, found)
     try:
         cluster = found(**{**facts, **section.options})
     except Exception as error:  # every cluster package has its own errors; each means the same to the user
@@ -114,3 +117,13 @@ def _cluster_class(kind: str) -> Any:
         return getattr(import_module(module), name)
     except ImportError as error:
         raise MdicoError(f"cluster {kind}: needs a package that is not installed: pip install {package}.") from error
+
+
+def _check_queue(kind: str, found: Any) -> None:
+    """Raise MdicoError where a batch system's own command is missing: dask-jobqueue would wait for ever."""
+    command = getattr(getattr(found, "job_cls", None), "submit_command", None)
+    if command and shutil.which(shlex.split(command)[0]) is None:
+        raise MdicoError(
+            f"cluster {kind}: {command} is not found here, so no job can be handed in. Run this where the commands of "
+            "the batch system are, such as a login node, or use another cluster.kind."
+        )

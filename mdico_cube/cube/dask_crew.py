@@ -9,11 +9,13 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from mdico_cube.errors import MdicoError
+from mdico_cube.progress import say, span
 
 MOST = 2000
 """Tasks on the scheduler at once, however many workers there are."""
 _AHEAD = 2  # tasks per worker thread: one at work, one waiting for it
 _GRACE = 10.0  # seconds a scheduler may be away before it counts as lost
+_SILENCE = 30.0  # seconds without any worker before the person watching is told; then four times as long, and so on
 
 
 class DaskCrew:
@@ -26,6 +28,7 @@ class DaskCrew:
         self._futures: dict[str, tuple[Any, Any]] = {}
         self._done: SimpleQueue[str] = SimpleQueue()
         self._threads, self._counted, self._away = 0, -1.0, 0.0
+        self._alone, self._patience = 0.0, _SILENCE
         distributed = import_module("distributed")
         self._killed: type[Exception] = distributed.KilledWorker
         self._gone: tuple[type[BaseException], ...] = (
@@ -36,6 +39,11 @@ class DaskCrew:
 
     def room(self, flying: int) -> bool:
         """True while the workers that are there now have fewer than two tasks per thread."""
+        self._count()
+        return flying < min(MOST, max(_AHEAD, _AHEAD * self._threads))
+
+    def _count(self) -> None:
+        """Look how many workers are there, at most once a second."""
         now = time.monotonic()
         if now - self._counted > 1:
             self._counted = now
@@ -44,7 +52,6 @@ class DaskCrew:
                 self._threads = sum(worker["nthreads"] for worker in workers)
             except (OSError, ValueError, KeyError):  # away for a moment; collect() decides when it is lost
                 pass
-        return flying < min(MOST, max(_AHEAD, _AHEAD * self._threads))
 
     def submit(self, task: Callable[[Any], Any], job: Any) -> None:
         """One task."""
@@ -62,6 +69,7 @@ class DaskCrew:
             key = self._done.get(timeout=patience)
         except Empty:
             self._check_alive()
+            self._wonder()
             return None
         job, future = self._futures.pop(key)
         try:
@@ -89,6 +97,21 @@ class DaskCrew:
         self._away = self._away or now
         if self._client.status == "closed" or now - self._away > _GRACE:
             raise self._lost()
+
+    def _wonder(self) -> None:
+        """Say so where no worker comes: they may stand in a queue for hours, or never come."""
+        self._count()
+        now = time.monotonic()
+        if self._threads:
+            self._alone, self._patience = 0.0, _SILENCE
+            return
+        self._alone = self._alone or now
+        if now - self._alone > self._patience:
+            say(
+                f"the cluster has had no worker for {span(now - self._alone)}; waiting. Look at its queue and at the "
+                "workers' logs. Ctrl-C loses nothing: go on with --resume."
+            )
+            self._patience *= 4
 
     def _lost(self) -> MdicoError:
         return MdicoError("the Dask scheduler is lost. What was finished is kept: go on with --resume.")

@@ -20,6 +20,7 @@ from mdico_cube.cube.execute import shards_at_once, threads_each
 from mdico_cube.cube.plan import BuildPlan, LayerPlan
 from mdico_cube.cube.target import cube_location
 from mdico_cube.cube.weather import WeatherPlan
+from mdico_cube.errors import MdicoError
 from mdico_cube.progress import size_text
 from mdico_cube.recipe import Recipe
 
@@ -48,6 +49,8 @@ class Cost:
     """Bytes of the largest task."""
     seconds: float | None
     """Of one worker for all shards, from a calibration read; None without one."""
+    obstacle: str = ""
+    """Why the calibration read failed; empty where it did not."""
 
 
 def costs(plan: BuildPlan, threads: int = 1, calibrate: bool = False) -> dict[str, Cost]:
@@ -69,13 +72,16 @@ def _cost(plan: BuildPlan, layer: LayerPlan, threads: int, calibrate: bool) -> C
     reads, busiest = sum(touching), blocks[int(np.argmax(touching))]
     per_step = Counter(scene.step for scene in layer.scenes_of(busiest))
     answer = plan.answers.get(layer.modality.name)
-    seconds = None
+    seconds, obstacle = None, ""
     if calibrate and per_step:
         step = per_step.most_common()[len(per_step) // 2][0]
         start = time.perf_counter()
         others = [other for other in range(len(layer.steps)) if other != step]
-        compute_block(layer.without(others), busiest, threads)
-        seconds = (time.perf_counter() - start) / per_step[step] * reads
+        try:
+            compute_block(layer.without(others), busiest, threads)
+            seconds = (time.perf_counter() - start) / per_step[step] * reads
+        except MdicoError as error:
+            obstacle = str(error)
     return Cost(
         found=len(answer.items) if answer else len(layer.scenes),
         months=dict(sorted(Counter(f"{item_time(scene.item):%Y-%m}" for scene in layer.scenes).items())),
@@ -84,6 +90,7 @@ def _cost(plan: BuildPlan, layer: LayerPlan, threads: int, calibrate: bool) -> C
         requests=reads * _requests(plan, layer),
         memory=_memory(plan, layer, max(per_step.values(), default=0)),
         seconds=seconds,
+        obstacle=obstacle,
     )
 
 
@@ -128,7 +135,8 @@ def estimate(plan: BuildPlan, recipe: Recipe, calibrate: bool = False) -> dict[s
         "memory_per_task": memory,
         "workers": workers,
         "seconds": round(sum(seconds) / workers, 1) if seconds else None,
-        "warnings": warnings(memory, at_once, stored, recipe),
+        "warnings": warnings(memory, at_once, stored, recipe)
+        + [f"time: {name} is not in it: {cost.obstacle}" for name, cost in found.items() if cost.obstacle],
     }
 
 

@@ -11,6 +11,8 @@ from mdico_cube.cube.ledger import DOUBT, FAILED, STANDS, STATE_NAMES, Entry, Fa
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.target import Location
 
+_NAMED = 12  # shards that a sentence names
+
 
 @dataclass(frozen=True, slots=True)
 class ShardStatus:
@@ -71,6 +73,13 @@ class LayerStatus:
     stand_ins: dict[str, str]
     """Item -> "catalog/collection/id" of the same acquisition that was read in its place, in some shard at least."""
 
+    def failures(self) -> list[str]:
+        """A sentence per reason why shards failed, with the shards it made fail."""
+        shards: dict[str, list[str]] = {}
+        for shard, error in self.errors.items():
+            shards.setdefault(error, []).append(shard)
+        return [f"{_named(places)} failed: {error}" for error, places in shards.items()]
+
     def unread(self) -> list[str]:
         """A sentence per file that could not be read, with the shards that lack it."""
         shards: dict[tuple[str, str, str], dict[str, None]] = {}
@@ -78,9 +87,16 @@ class LayerStatus:
             for one in reads:
                 shards.setdefault((one.item, one.asset, one.error), {})[shard] = None
         return [
-            f"item {item}, asset {asset} was not read in shards {' '.join(places)}: {error}"
+            f"item {item}, asset {asset} was not read in {_named([*places])}: {error}"
             for (item, asset, error), places in sorted(shards.items())
         ]
+
+
+def _named(shards: Sequence[str]) -> str:
+    """Shards for people: a thousand are counted, the first are named."""
+    if len(shards) == 1:
+        return f"shard {shards[0]}"
+    return f"{len(shards):,} shards ({' '.join(shards[:_NAMED])}{' ...' if len(shards) > _NAMED else ''})"
 
 
 def inspect_cube(path: Location) -> list[LayerStatus]:

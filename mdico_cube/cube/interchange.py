@@ -8,7 +8,8 @@ import itertools
 import json
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from zarr.storage import LocalStore, MemoryStore
 from mdico_cube.cube.change import writing
 from mdico_cube.cube.grid import shards
 from mdico_cube.cube.ledger import STANDS, Ledger
-from mdico_cube.cube.reader import CubeReader, open_reader
+from mdico_cube.cube.reader import CubeReader, forget_readers, open_reader
 from mdico_cube.cube.shards import NOWHERE
 from mdico_cube.cube.store import GRID_MAPPING
 from mdico_cube.cube.target import Location, is_icechunk, keys_under, read_key
@@ -78,6 +79,45 @@ def write_references(cube: Location, modality: str, target: Path) -> Path:
         part.write_text(json.dumps({"version": 1, "refs": refs}), encoding="utf-8")
         part.replace(target)
     return target
+
+
+def reference_file(folder: Path, modality: str) -> Path:
+    """Where a build keeps the references of a sensor."""
+    return folder / f"cube.{modality}.json"
+
+
+@contextmanager
+def referring(cube: Location, folder: Path, modalities: Sequence[str], wanted: bool) -> Iterator[None]:
+    """Reference files that lead to no wrong byte: gone while a cube is built, there again when all or some stands.
+
+    A stop leaves none; the build that goes on writes them.
+
+    Args:
+        cube: in a folder or on S3.
+        folder: where the files lie.
+        modalities: sensors that are built meanwhile.
+        wanted: False only removes files of earlier builds.
+
+    Raises:
+        MdicoError: the files cannot be written.
+    """
+    with writing(folder):
+        for name in modalities:
+            reference_file(folder, name).unlink(missing_ok=True)
+    try:
+        yield
+    except MdicoError:  # some shards could not be built: the others are worth a look
+        with suppress(MdicoError):
+            _refer(cube, folder, modalities if wanted else ())
+        raise
+    _refer(cube, folder, modalities if wanted else ())
+
+
+def _refer(cube: Location, folder: Path, modalities: Sequence[str]) -> None:
+    forget_readers()
+    for name in modalities:
+        if open_reader(cube).array(name).shards is not None:  # coarse grids and plain cubes open as they are
+            write_references(cube, name, reference_file(folder, name))
 
 
 def write_zarr2(cube: Location, modality: str, target: Path, steps: Sequence[int] | None = None) -> Path:

@@ -165,9 +165,8 @@ class _Tally:
                 "`mdico inspect` lists them; --resume tries them again."
             )
         if self.failed:
-            raise MdicoError(
-                f"{len(self.failed)} of {total} shards could not be built, the others are kept. {self.failed[0]}"
-            )
+            kept = ", the others are kept" if len(self.failed) < total else ""
+            raise MdicoError(f"{len(self.failed)} of {total} shards could not be built{kept}. {self.failed[0]}")
 
 
 def _claimed(

@@ -58,7 +58,7 @@ def foresee(recipe: Recipe, planned: BuildPlan, calibrate: bool = False) -> dict
         Requests, tasks, memory, seconds and warnings; and `due`: modality -> why -> shards.
 
     Raises:
-        MdicoError: the cube that stands cannot be read, or a calibration read fails.
+        MdicoError: the cube that stands cannot be read.
     """
     place = cube_location(recipe)
     due = counted(due_shards(place, planned)) if exists(place) else None

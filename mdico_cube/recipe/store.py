@@ -32,6 +32,9 @@ class StoreSection(Section):
     more. false is faster on slow disks (folders only; object stores always wait)."""
     wave: Annotated[int, Field(ge=1)] = 64
     """Shards per commit (icechunk)."""
+    references: bool = False
+    """Also write cube.SENSOR.json into the output folder at the end of a build: GDAL from 3.11 on, QGIS with it and
+    xarray open such a file and read the cube's own shards. GDAL 3.13 needs none. Not for icechunk or layout plain."""
 
     @model_validator(mode="after")
     def _multiple(self) -> Self:
@@ -40,6 +43,10 @@ class StoreSection(Section):
         _, is_address, rest = (self.target or "").partition("://")
         if is_address and ("?" in rest or "@" in rest.split("/")[0]):
             raise ValueError("target carries no user name, password or query: put credentials into the environment")
+        if self.references and (self.kind == "icechunk" or (self.target or "").startswith("icechunk+")):
+            raise ValueError("references lead into files, which an icechunk repository has not: leave them out")
+        if self.references and self.layout == "plain":
+            raise ValueError("references lead into shards, which layout plain has not: GDAL 3.12 opens it without them")
         return self
 
 

@@ -6,12 +6,14 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mdico_cube.cube import claims as claims_module
 from mdico_cube.cube.claims import Claims, holds
+from mdico_cube.cube.target import Location
 from mdico_cube.cube.work import WorkFolder
 from mdico_cube.errors import MdicoError
 
@@ -38,24 +40,27 @@ def test_a_claim_is_held_by_one(work: WorkFolder, tmp_path: Path) -> None:
     assert not (tmp_path / ".cube.zarr.work").exists(), "the last one clears up"
 
 
-def test_many_threads_never_share_a_claim(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "builders", "shards"), [("folder", 6, 30), ("s3", 4, 5)])
+def test_many_threads_never_share_a_claim(
+    place: Callable[[str], Location], kind: str, builders: int, shards: int
+) -> None:
     got: Counter[str] = Counter()
-    gate = threading.Barrier(6)
+    gate, cube = threading.Barrier(builders), place(kind)
 
     def builder() -> None:
-        with Claims(WorkFolder(tmp_path / "c.zarr"), "p") as mine:
+        with Claims(WorkFolder(cube), "p") as mine:
             gate.wait()
-            for shard in range(30):
+            for shard in range(shards):
                 if mine.take(f"s.0.{shard}") is not None:
                     got[f"s.0.{shard}"] += 1
             gate.wait()
 
-    threads = [threading.Thread(target=builder) for _ in range(6)]
+    threads = [threading.Thread(target=builder) for _ in range(builders)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert got == Counter({f"s.0.{shard}": 1 for shard in range(30)})
+    assert got == Counter({f"s.0.{shard}": 1 for shard in range(shards)})
 
 
 def test_another_recipe_is_refused_while_a_build_lives(work: WorkFolder) -> None:

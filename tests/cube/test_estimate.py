@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from mdico_cube.cube import estimate as estimate_module
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.estimate import costs, estimate
@@ -18,6 +19,7 @@ from mdico_cube.cube.ledger import FAILED, GAPS, FailedRead, Ledger
 from mdico_cube.cube.plan import LayerPlan
 from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.stale import counted, due_shards
+from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ClusterSection, Recipe, parse_recipe
 
 
@@ -54,6 +56,19 @@ def test_a_calibration_read_foretells_time(recipe: Recipe) -> None:
     assert found["seconds"] == pytest.approx(sum(cost["seconds"] for cost in found["modalities"].values()), abs=0.1)
     twice = recipe.model_copy(update={"cluster": ClusterSection(workers=4)})
     assert estimate(plan_build(recipe), twice)["workers"] == 4
+
+
+def test_a_calibration_read_that_fails_leaves_the_plan(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(layer: LayerPlan, *rest: Any) -> None:
+        if layer.modality.name == "sentinel2":
+            raise MdicoError("S2_1: cannot be read.")
+        compute_block(layer, *rest)
+
+    monkeypatch.setattr(estimate_module, "compute_block", failing)
+    found = estimate(plan_build(recipe), recipe, calibrate=True)
+    assert found["warnings"] == ["time: sentinel2 is not in it: S2_1: cannot be read."]
+    assert found["modalities"]["sentinel2"]["seconds"] is None
+    assert found["seconds"] > 0, "of the others"
 
 
 def test_a_machine_that_will_not_do_is_warned_of(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

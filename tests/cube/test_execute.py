@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import pytest
 from distributed import LocalCluster
 from toy_world import SIZE
 
-from mdico_cube.cube import clusters
+from mdico_cube.cube import clusters, dask_crew
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.clusters import dask_client
 from mdico_cube.cube.dask_crew import DaskCrew
@@ -28,6 +28,7 @@ from mdico_cube.cube.plan_file import dump_plan, load_plan
 from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
+from mdico_cube.progress import console
 from mdico_cube.recipe import ClusterSection, Recipe, parse_recipe
 
 WHOLE = (slice(0, SIZE[0]), slice(0, SIZE[1]))
@@ -139,43 +140,75 @@ def test_a_missing_package_is_one_sentence() -> None:
         pass
 
 
-def test_a_batch_system_gets_its_options_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in of dask-jobqueue: a local cluster that notes what it was given."""
+def test_a_batch_system_gets_its_options_as_they_are(monkeypatch: pytest.MonkeyPatch, cluster: LocalCluster) -> None:
+    """A stand-in of dask-jobqueue: the workers that are there already, and notes of what it was told."""
     given: dict[str, Any] = {}
 
-    class SLURMCluster(LocalCluster):
+    class SLURMCluster:
         def __init__(self, **options: Any) -> None:
-            given.update(options)
-            super().__init__(n_workers=0, threads_per_worker=1, dashboard_address=":0")
+            given["options"] = options
 
-    module = ModuleType("dask_jobqueue")
-    module.SLURMCluster = SLURMCluster  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "dask_jobqueue", module)
+        def scale(self, workers: int) -> None:
+            given["workers"] = workers
+
+        def close(self) -> None:
+            given["closed"] = True
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(cluster, name)
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=SLURMCluster))
     options = {"queue": "normal", "cores": 4, "memory": "16GB"}
-    with crew_for(ClusterSection(kind="slurm", workers=1, options=options)) as crew:
+    with crew_for(ClusterSection(kind="slurm", workers=7, options=options)) as crew:
         assert isinstance(crew, DaskCrew)
         assert [result for _, result in execute(crew, square, [3])] == [9]
-    assert given == options
+        assert given == {"options": options, "workers": 7}
+    assert given["closed"]
 
 
-def test_an_adaptive_cluster_starts_workers_for_the_work() -> None:
-    with crew_for(ClusterSection(kind="local", adapt=(0, 1))) as crew:
-        assert dict(execute(crew, square, [2, 3])) == {2: 4, 3: 9}
+def test_a_batch_system_that_is_not_here_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class SLURMCluster:
+        job_cls = SimpleNamespace(submit_command="sbatch-of-nowhere --parsable")
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=SLURMCluster))
+    with pytest.raises(MdicoError, match=r"sbatch-of-nowhere.* is not found here"):
+        dask_client(ClusterSection(kind="slurm")).__enter__()
+
+
+def test_a_cluster_whose_workers_do_not_come_is_no_riddle(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said once, then more and more rarely, and no more once a worker is there."""
+    monkeypatch.setattr(dask_crew, "_SILENCE", 0.0)
+    monkeypatch.setattr(console, "quiet", False)
+    clock = iter(range(1000))
+    monkeypatch.setattr(dask_crew, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    workers: dict[str, Any] = {}
+    crew = DaskCrew(SimpleNamespace(status="running", scheduler_info=lambda n_workers: {"workers": workers}))
+    monkeypatch.setattr(crew, "_patience", 4.0)
+    for _ in range(40):
+        assert crew.collect(0) is None
+    said = capsys.readouterr().err
+    assert said.count("the cluster has had no worker for") == 3, "after 4, 16 and 64 seconds"
+    assert "Ctrl-C loses nothing: go on with --resume" in said
+    workers["tcp://there"] = {"nthreads": 1}
+    for _ in range(400):
+        crew.collect(0)
+    assert capsys.readouterr().err == ""
 
 
 def environment(job: str) -> str | None:
     return os.environ.get(job)
 
 
-def test_local_workers_start_with_one_core_each() -> None:
-    with crew_for(ClusterSection(workers=2)) as crew:
+def test_an_adaptive_cluster_starts_workers_for_the_work_with_one_core_each() -> None:
+    with crew_for(ClusterSection(kind="local", adapt=(0, 1))) as crew:
         found = dict(execute(crew, environment, ["OMP_NUM_THREADS", "GDAL_CACHEMAX", "MALLOC_TRIM_THRESHOLD_"]))
     assert found == {"OMP_NUM_THREADS": "1", "GDAL_CACHEMAX": "256", "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 
 
-def test_the_same_cube_everywhere(recipe: Recipe, tmp_path: Path, section: ClusterSection) -> None:
-    first = build_cube(recipe.model_copy(update={"output": tmp_path / "loop"}))
-    second = build_cube(recipe, cluster=section)
+def test_the_same_cube_everywhere(recipe: Recipe, standing: Path, section: ClusterSection) -> None:
+    first, second = standing, build_cube(recipe, cluster=section)
     one, other = open_reader(first), open_reader(second)
     for name in one.modalities:
         np.testing.assert_array_equal(one.stored(name, *WHOLE), other.stored(name, *WHOLE))

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import fsspec
 import numpy as np
@@ -16,6 +17,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 from mdico_cube.cli import app
+from mdico_cube.cube import build as build_module
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.interchange import write_references
 from mdico_cube.cube.ledger import DONE, Ledger
@@ -71,6 +73,36 @@ def test_a_shard_that_does_not_stand_is_left_out(cube: Path, tmp_path: Path) -> 
     stored = CubeReader(cube).stored("sentinel2", *WHOLE).copy()
     stored[..., 64:] = 65535
     np.testing.assert_array_equal(found, stored)
+
+
+def test_a_build_leaves_references_where_asked(recipe_facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are of what stands: whole at the end, gone after a stop, without a shard that fails."""
+    recipe = parse_recipe({**recipe_facts, "store": {**recipe_facts["store"], "references": True}})
+    cube = build_cube(recipe)
+    file = recipe.output / "cube.sentinel2.json"
+    stored = CubeReader(cube).stored("sentinel2", *WHOLE).copy()
+    assert {path.name for path in recipe.output.glob("*.json")} == {f"cube.{name}.json" for name in VARIABLES}
+    np.testing.assert_array_equal(by_references(file, "reflectance"), stored)
+    Ledger(cube, "sentinel2", "r+").forget(0, 1)
+    for fault, kept in ((KeyboardInterrupt(), False), (MdicoError("no answer."), True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(build_module, "compute_block", Mock(side_effect=fault))
+            with pytest.raises(type(fault)):
+                build_cube(recipe, resume=True)
+        assert file.exists() == kept
+    lacking = stored.copy()
+    lacking[..., :32, 32:64] = 65535
+    np.testing.assert_array_equal(by_references(file, "reflectance"), lacking)
+    build_cube(recipe, resume=True)
+    np.testing.assert_array_equal(by_references(file, "reflectance"), stored)
+    build_cube(parse_recipe(recipe_facts), resume=True)
+    assert list(recipe.output.glob("*.json")) == [], "none is left that a later build would make wrong"
+
+
+@pytest.mark.parametrize("store", [{"kind": "icechunk"}, {"target": "icechunk+s3://there/cube"}, {"layout": "plain"}])
+def test_references_that_lead_nowhere_are_refused(recipe_facts: dict[str, Any], store: dict[str, str]) -> None:
+    with pytest.raises(MdicoError, match="references lead into"):
+        parse_recipe({**recipe_facts, "store": {**store, "references": True}})
 
 
 def test_references_into_a_bucket(

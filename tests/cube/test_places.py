@@ -45,9 +45,9 @@ def told(entry: Entry) -> Entry:
 
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_a_build_is_the_same_everywhere(
-    kind: str, recipe: Recipe, recipe_at: Callable[[str], Recipe], monkeypatch: pytest.MonkeyPatch
+    kind: str, standing: Path, recipe_at: Callable[[str], Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local, there = build_cube(recipe), recipe_at(kind)
+    local, there = standing, recipe_at(kind)
     run, count, finished = build_module.run_job, [0], list[object]()
 
     def stopping(*args: Any) -> object:
@@ -86,9 +86,9 @@ def test_a_build_is_the_same_everywhere(
 
 
 @pytest.mark.slow
-def test_worker_processes_share_a_commit(recipe: Recipe, recipe_at: Callable[[str], Recipe]) -> None:
+def test_worker_processes_share_a_commit(standing: Path, recipe_at: Callable[[str], Recipe]) -> None:
     cluster = ClusterSection(kind="local", workers=2)
-    local, where = build_cube(recipe), build_cube(recipe_at("icechunk on s3"), cluster=cluster)
+    local, where = standing, build_cube(recipe_at("icechunk on s3"), cluster=cluster)
     for name in open_reader(local).modalities:
         mine, theirs = Ledger(local, name), Ledger(where, name)
         assert (theirs.states() == DONE).all()

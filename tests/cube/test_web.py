@@ -150,7 +150,7 @@ def test_gaps_are_built_of_the_other_scenes_and_said_exactly(
         assert {(read.item, read.asset) for read in s2.failed_reads[shard]} == expected
         assert len(s1.failed_reads[shard]) == 3
     shown = CliRunner().invoke(app, ["inspect", str(cube)]).output
-    assert "sentinel2: item S2_20210115, asset B08 was not read in shards 0,0 0,1: HTTP response code: 404" in shown
+    assert "sentinel2: item S2_20210115, asset B08 was not read in 2 shards (0,0 0,1): HTTP response code: 404" in shown
     reader = open_reader(cube)
     assert reader.check_complete(["sentinel2"]) is None
     stored = reader.stored("sentinel2", slice(0, 64), slice(0, 96))
