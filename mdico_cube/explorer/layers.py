@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -13,24 +11,25 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import colormaps
 from matplotlib.image import imsave
 
-from mdico_cube.cube.ledger import STANDS, Ledger
+from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.reader import CubeReader
+from mdico_cube.cube.target import Location, beside
 from mdico_cube.errors import MdicoError
-from mdico_cube.explorer.looks import Limits, Look, channels, limits, looks, paint, parse_look, ramp
-from mdico_cube.explorer.pyramid import TILE, Kept, Raster, cut
+from mdico_cube.explorer.looks import Look, hexes, paint
+from mdico_cube.explorer.overview import Far, Maker, Overview, Source, Stamps, mean_of, nearest_of
+from mdico_cube.explorer.pyramid import BUDGET, TILE, Kept, Place, Raster, cut
+from mdico_cube.explorer.sensor_layers import SensorLayer, WeatherLayer
 from mdico_cube.maps.cog import read_legend
 from mdico_cube.maps.images import Image, painted
+from mdico_cube.maps.mapstore import LAYER
 from mdico_cube.maps.outputs import NODATA
 from mdico_cube.maps.write import read_map
-from mdico_cube.spec import Array, Floats, LabelClass
+from mdico_cube.spec import Array, LabelClass
 
-_SAMPLES = 25
-"""About how many chunks are looked at to find what is dark and what is bright."""
-Place = tuple[int, int, int]
-"""Zoom, column and row of a tile."""
+OVERVIEWS = "overviews"
+"""What the folder of overviews beside a store is called: `.NAME.overviews`."""
 
 
 class Shown(Protocol):
@@ -46,92 +45,6 @@ class Shown(Protocol):
 
 
 @dataclass
-class SensorLayer:
-    """One sensor of the cube."""
-
-    reader: CubeReader
-    key: str
-    kept: Kept = field(repr=False)
-    _limits: dict[str, Limits] = field(default_factory=dict, repr=False)
-
-    def facts(self) -> dict[str, Any]:
-        """Name, steps with their ends, pictures, bands."""
-        modality = self.reader.modalities[self.key]
-        return {
-            "key": self.key,
-            "kind": "sensor",
-            "title": modality.title or self.key,
-            "steps": [day for day in self.reader.steps(self.key) if day],
-            "stops": list(self.reader.stops(self.key)),
-            "looks": [{"key": look.key, "title": title} for look, title in looks(modality)],
-            "bands": [{"name": band.name, "title": band.title, "unit": band.unit} for band in modality.bands],
-        }
-
-    def image(self, place: Place, look: str, step: int) -> Image | None:
-        """One time step of the sensor.
-
-        Raises:
-            MdicoError: no such picture or step.
-        """
-        chosen = self._look(look)
-        if not 0 <= step < len(self.reader.steps(self.key)):
-            raise MdicoError(f"{self.key}: has no step {step}, only 0 to {len(self.reader.steps(self.key)) - 1}.")
-        raster = Raster(self.reader.shape, self.reader.chunk, lambda y, x: self._stored(chosen, y, x))
-        stored = self.kept.get((self.key, chosen.bands, place), lambda: cut(raster, *place))
-        if stored is None:
-            return None
-        metres = abs(float(self.reader.geobox.resolution.x)) * 2 ** -min(place[0], 0)
-        return paint(chosen, channels(chosen, self._physical(stored[step])), self.limits(look), metres)
-
-    def limits(self, look: str) -> Limits:
-        """What is dark and what is bright in a picture, the same for every tile and step; found once."""
-        if look not in self._limits:
-            chosen, sample = self._look(look), []
-            for y, x in self._windows():
-                found = channels(chosen, self._physical(self._stored(chosen, y, x)))  # (T, c, h, w)
-                sample.append(np.moveaxis(found, 1, -1).reshape(-1, found.shape[1])[::7])
-            self._limits[look] = limits(chosen, np.concatenate(sample))
-        return self._limits[look]
-
-    def _windows(self) -> Iterator[tuple[slice, slice]]:
-        """A few chunks, spread over the shards that were built; over all where none was."""
-        states = Ledger(self.reader.path, self.key).states()
-        built = np.argwhere(np.isin(states, STANDS))
-        shards = built if len(built) else np.argwhere(np.ones(states.shape, bool))
-        some = shards[np.unique(np.linspace(0, len(shards) - 1, _SAMPLES).astype(int))]
-        across = math.ceil(math.sqrt(_SAMPLES / len(some)))  # chunks per side of a shard
-        side, (height, width) = self.reader.chunk, self.reader.shape
-        offsets = np.linspace(0, self.reader.shard, across, endpoint=False).astype(int) // side * side
-        for row, column in some * self.reader.shard:
-            for top, left in itertools.product(row + np.unique(offsets), column + np.unique(offsets)):
-                if top < height and left < width:
-                    yield slice(int(top), min(int(top) + side, height)), slice(int(left), min(int(left) + side, width))
-
-    def legend(self, look: str) -> dict[str, Any]:
-        """What the colours of a picture mean."""
-        chosen, modality = self._look(look), self.reader.modalities[self.key]
-        units = {band.name: band.unit for band in modality.bands}
-        unit = "" if chosen.kind == "difference" else units[chosen.bands[0]]
-        found = self.limits(look)
-        names = (*chosen.bands, "-".join(chosen.bands)) if chosen.kind == "radar" else chosen.bands
-        table = colormaps[ramp(chosen)] if ramp(chosen) else None
-        colors = [] if table is None else [_hex(table(k / 6)) for k in range(7)]
-        return {"unit": unit, "bands": list(names), "limits": [list(pair) for pair in found], "ramp": colors}
-
-    def _look(self, text: str) -> Look:
-        return parse_look(text, self.reader.modalities[self.key])
-
-    def _stored(self, look: Look, y: slice, x: slice) -> Array:
-        names = self.reader.modalities[self.key].band_names
-        return self.reader.stored(self.key, y, x)[:, [names.index(band) for band in look.bands]]
-
-    def _physical(self, stored: Array) -> Floats:
-        """NaN = not observed."""
-        values, seen = self.reader.modalities[self.key].storage.unpack(stored)
-        return np.where(seen, values, np.float32(np.nan))
-
-
-@dataclass
 class ClassLayer:
     """Labels or the classes of a map: a raster of class numbers."""
 
@@ -140,6 +53,7 @@ class ClassLayer:
     classes: tuple[LabelClass, ...]
     raster: Raster
     kept: Kept = field(repr=False)
+    far: Far | None = field(default=None, repr=False)
     about: str = ""
 
     def facts(self) -> dict[str, Any]:
@@ -149,7 +63,7 @@ class ClassLayer:
 
     def image(self, place: Place, look: str, step: int) -> Image | None:
         """The classes in their colours; `look` and `step` have no meaning here."""
-        index = self.kept.get((self.key, place), lambda: cut(self.raster, *place))
+        index = _tile(self, place)
         return None if index is None else painted(index, [item.color for item in self.classes])
 
 
@@ -161,19 +75,34 @@ class ConfidenceLayer:
     title: str
     raster: Raster
     kept: Kept = field(repr=False)
+    far: Far | None = field(default=None, repr=False)
 
     def facts(self) -> dict[str, Any]:
         """Name and what the colours mean."""
-        colors = [_hex(colormaps["cividis"](k / 6)) for k in range(7)]
-        return {"key": self.key, "kind": "confidence", "title": self.title, "ramp": colors, "limits": [0, 100]}
+        return {
+            "key": self.key,
+            "kind": "confidence",
+            "title": self.title,
+            "ramp": hexes("cividis"),
+            "limits": [0, 100],
+        }
 
     def image(self, place: Place, look: str, step: int) -> Image | None:
         """Dark = unsure, bright = sure; `look` and `step` have no meaning here."""
-        percent = self.kept.get((self.key, place), lambda: cut(self.raster, *place))
+        percent = _tile(self, place)
         if percent is None:
             return None
         values = np.where(percent == NODATA, np.float32(np.nan), percent.astype(np.float32))
         return paint(Look("one", ("confidence",)), values[None], ((0.0, 100.0),), 1.0, "cividis")
+
+
+def _tile(layer: ClassLayer | ConfidenceLayer, place: Place) -> Array | None:
+    """(h, w) of a raster without time; None outside of it."""
+    far = layer.far
+    if far is not None and (found := far.tile(place, 0)) is not None:
+        return np.asarray(found[0])
+    budget = BUDGET if far is None else far.budget(place)
+    return layer.kept.get((layer.key, place), lambda: cut(layer.raster, *place, budget))
 
 
 @dataclass
@@ -202,13 +131,22 @@ class MapFile:
             table[item.value] = k
         return np.asarray(table[np.asarray(self.group["class"][y, x])])
 
-    def layers(self, reader: CubeReader, kept: Kept) -> tuple[ClassLayer, ConfidenceLayer]:
+    def layers(self, reader: CubeReader, kept: Kept, maker: Maker) -> tuple[ClassLayer, ConfidenceLayer]:
         """Its classes and how sure they are."""
         chunk = int(self.group["class"].chunks[-1])
-        confidence = Raster(reader.shape, chunk, lambda y, x: np.asarray(self.group["confidence"][y, x]))
+        rasters = {
+            "class": Raster(reader.shape, chunk, self.index),
+            "confidence": Raster(reader.shape, chunk, lambda y, x: np.asarray(self.group["confidence"][y, x])),
+        }
+        fars = {
+            name: _flat(reader, self.path.resolve(), name, raster, lambda: stamps_of(self.path, LAYER), maker, kept)
+            for name, raster in rasters.items()
+        }
         return (
-            ClassLayer(self.key, self.title, self.classes, Raster(reader.shape, chunk, self.index), kept),
-            ConfidenceLayer(f"{self.key}-confidence", f"{self.title}: confidence", confidence, kept),
+            ClassLayer(self.key, self.title, self.classes, rasters["class"], kept, fars["class"]),
+            ConfidenceLayer(
+                f"{self.key}-confidence", f"{self.title}: confidence", rasters["confidence"], kept, fars["confidence"]
+            ),
         )
 
 
@@ -237,17 +175,68 @@ def open_maps(reader: CubeReader, paths: Sequence[Path]) -> list[MapFile]:
     return found
 
 
-def layers_of(reader: CubeReader, maps: Sequence[MapFile]) -> dict[str, Shown]:
-    """Every layer of the page: sensors on the grid, labels, maps."""
+def layers_of(reader: CubeReader, maps: Sequence[MapFile], maker: Maker) -> dict[str, Shown]:
+    """Every layer of the page: sensors, labels, maps."""
     kept = Kept()
-    on_grid = [name for name, modality in reader.modalities.items() if not modality.coarse]
-    found: list[Shown] = [SensorLayer(reader, name, kept) for name in on_grid]
+    on_grid = {
+        name: SensorLayer(reader, name, kept, _sensor(reader, name, maker, kept))
+        for name, modality in reader.modalities.items()
+        if not modality.coarse
+    }
+    found: list[Shown] = [
+        on_grid.get(name) or WeatherLayer(reader, name, kept, terrain=on_grid.get("dem")) for name in reader.modalities
+    ]
     if reader.has_labels:
-        raster = Raster(reader.shape, reader.chunk, reader.labels)
-        found.append(ClassLayer("label", "Labels", reader.legend, raster, kept))
+        raster, digest = Raster(reader.shape, reader.chunk, reader.labels), str(reader.label_facts["digest"])
+        shards = tuple(-(-size // reader.shard) for size in reader.shape)
+        far = _flat(reader, reader.path, "labels", raster, lambda: np.full(shards, digest), maker, kept)
+        found.append(ClassLayer("label", "Labels", reader.legend, raster, kept, far))
     for each in maps:
-        found.extend(each.layers(reader, kept))
+        found.extend(each.layers(reader, kept, maker))
     return {layer.key: layer for layer in found}
+
+
+def _sensor(reader: CubeReader, name: str, maker: Maker, kept: Kept) -> Far | None:
+    """The overviews of a sensor, beside the cube; none where that is no folder of this machine."""
+    folder, modality = beside(reader.path, OVERVIEWS), reader.modalities[name]
+    if not isinstance(folder, Path):
+        return None
+    source = Source(
+        folder / name,
+        reader.shape,
+        reader.shard,
+        lambda: stamps_of(reader.path, name),
+        lambda y, x: reader.stored(name, y, x),
+        lambda stored: mean_of(modality, stored),
+        (len(reader.steps(name)), len(modality.bands), modality.storage.dtype),
+        modality.storage.missing,
+    )
+    return Far(Overview(source), maker, kept)
+
+
+def _flat(
+    reader: CubeReader,
+    place: Location,
+    name: str,
+    raster: Raster,
+    stamps: Callable[[], Stamps],
+    maker: Maker,
+    kept: Kept,
+) -> Far | None:
+    """The overviews of a raster without time, beside its store."""
+    folder = beside(place, OVERVIEWS)
+    if not isinstance(folder, Path):
+        return None
+    kind, blank = ("uint8", NODATA) if name == "confidence" else ("int16", -1)
+    read: Callable[[slice, slice], Array] = lambda y, x: raster.read(y, x)[None, None]  # noqa: E731
+    source = Source(folder / name, reader.shape, reader.shard, stamps, read, nearest_of, (1, 1, kind), blank)
+    return Far(Overview(source), maker, kept)
+
+
+def stamps_of(store: Location, name: str) -> Stamps:
+    """Digest of every shard in a ledger, empty where none stands (shards along y, shards along x)."""
+    digests = np.ascontiguousarray(Ledger(store, name).digests())
+    return digests.view(f"S{digests.shape[-1]}")[..., 0].astype(str)
 
 
 def png(image: Image) -> bytes:
@@ -259,7 +248,3 @@ def png(image: Image) -> bytes:
     buffer = BytesIO()
     imsave(buffer, pixels, format="png", pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
-
-
-def _hex(color: Any) -> str:
-    return "#" + "".join(f"{round(255 * float(part)):02x}" for part in color[:3])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.images import BLANK, Image, muted, relief
@@ -17,6 +18,11 @@ Limits = tuple[tuple[float, float], ...]
 """Per channel the values that become black and white."""
 _NUMBERS = {"rgb": 3, "radar": 2, "difference": 2, "relief": 1, "one": 1}
 """Kind of picture -> how many bands it takes."""
+_OF_WEATHER = {"one": 1, "step": 1}
+"""The same for weather."""
+_RAMPS = {"K": "RdYlBu_r", "mm": "YlGnBu"}
+"""Unit -> name of the matplotlib colours of a band; all tell their ends apart for colour-blind readers."""
+_KELVIN = -273.15
 _TRUE_COLOR = (("B04", "B03", "B02"), ("red", "green", "blue"))
 _PRESETS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     *(("true colour", "rgb", bands) for bands in _TRUE_COLOR),
@@ -38,7 +44,8 @@ class Look:
     """One way to draw a sensor."""
 
     kind: str
-    """rgb, radar (two bands in dB and their difference), difference ((a - b) / (a + b)), relief or one."""
+    """rgb, radar (two bands in dB and their difference), difference ((a - b) / (a + b)), relief, one, or step: one
+    with the range of its time step alone."""
     bands: tuple[str, ...]
 
     @property
@@ -53,7 +60,10 @@ def looks(modality: Modality) -> Iterator[tuple[Look, str]]:
         if set(bands) <= set(modality.band_names):
             yield Look(kind, bands), title
     for band in modality.bands:
-        yield Look("one", (band.name,)), f"{band.name}, {band.title}" if band.title else band.name
+        title = f"{band.name}, {band.title}" if band.title else band.name
+        yield Look("one", (band.name,)), title
+        if modality.coarse:
+            yield Look("step", (band.name,)), f"{title} (range of this step)"
 
 
 def parse_look(text: str, modality: Modality) -> Look:
@@ -64,8 +74,9 @@ def parse_look(text: str, modality: Modality) -> Look:
     """
     kind, _, names = text.partition(":")
     bands = tuple(re.split(",", names)) if names else ()
-    if kind not in _NUMBERS or len(bands) != _NUMBERS[kind] or not set(bands) <= set(modality.band_names):
-        kinds = ", ".join(f"{name} of {count}" for name, count in _NUMBERS.items())
+    numbers = _OF_WEATHER if modality.coarse else _NUMBERS
+    if kind not in numbers or len(bands) != numbers[kind] or not set(bands) <= set(modality.band_names):
+        kinds = ", ".join(f"{name} of {count}" for name, count in numbers.items())
         raise MdicoError(
             f"{modality.name}: {text!r} is no picture of its bands {', '.join(modality.band_names)}. "
             f"Write KIND:BAND,BAND with one of {kinds}."
@@ -98,13 +109,23 @@ def limits(look: Look, sample: Floats) -> Limits:
     return tuple(found * (sample.shape[1] // len(found)))
 
 
-def ramp(look: Look) -> str:
+def ramp(look: Look, unit: str) -> str:
     """Name of the matplotlib colours of a picture with one channel; empty for all others."""
     if look.kind == "difference":
         return "YlGn"
-    return (
-        "" if look.kind in ("rgb", "radar", "relief") else "viridis" if look.bands != ("elevation",) else "gist_earth"
-    )
+    if look.kind in ("rgb", "radar", "relief"):
+        return ""
+    return _RAMPS.get(unit, "gist_earth" if look.bands == ("elevation",) else "viridis")
+
+
+def hexes(colors: str) -> list[str]:
+    """Seven colours along a ramp, as a page writes them."""
+    return [to_hex(colormaps[colors](k / 6)) for k in range(7)]
+
+
+def shown(unit: str) -> tuple[str, float]:
+    """A cube's unit as people read it, and what is added to a value for it: kelvin become degrees Celsius."""
+    return ("\u00b0C", _KELVIN) if unit == "K" else (unit, 0.0)
 
 
 def paint(look: Look, values: Floats, found: Limits, metres: float, colors: str = "") -> Image:
@@ -115,13 +136,13 @@ def paint(look: Look, values: Floats, found: Limits, metres: float, colors: str 
         values: NaN = not observed.
         found: what `limits` gave.
         metres: ground size of a pixel of the picture, for the slope of a hillshade.
-        colors: name of the matplotlib colours in place of the look's own, where there is one channel.
+        colors: name of the matplotlib colours where there is one channel.
     """
     if look.kind == "relief" and min(values.shape[1:]) > 1:
         return relief(values[0], *found[0], metres)
     scaled = np.stack([(one - low) / (high - low) for one, (low, high) in zip(values, found, strict=True)], axis=-1)
     if scaled.shape[-1] == 1:
-        image = colormaps[colors or ramp(look) or "gray"](np.nan_to_num(scaled[..., 0]))[..., :3]
+        image = colormaps[colors or "gray"](np.nan_to_num(scaled[..., 0]))[..., :3]
     else:
         image = np.clip(scaled, 0, 1) ** (0.85 if look.bands in _TRUE_COLOR else 1.0)
         if look.kind == "radar":

@@ -19,6 +19,7 @@ from mdico_cube.colearn.bundle import CONFIG
 from mdico_cube.cube.reader import CubeReader
 from mdico_cube.errors import MdicoError
 from mdico_cube.explorer.layers import MapFile
+from mdico_cube.explorer.looks import shown
 from mdico_cube.maps.outputs import NODATA
 from mdico_cube.maps.predict import AUTO, MapPlan, bundle_digest, plan_map
 
@@ -191,13 +192,14 @@ def _panels(table: pd.DataFrame, titles: dict[str, str]) -> list[dict[str, Any]]
     timed = table.dropna(subset=["time"])
     for (name, unit), rows in timed.groupby(["modality", "unit"], sort=False):
         wide = rows.pivot(index="time", columns="band", values="value")[list(dict.fromkeys(rows["band"]))]
+        read_as, added = shown(str(unit))
         seconds = np.asarray(wide.index, "datetime64[s]").astype(np.int64)
         panels.append(
             {
                 "title": titles.get(str(name), str(name)),
-                "unit": str(unit),
+                "unit": read_as,
                 "times": [int(second) for second in seconds],
-                "bands": [{"name": str(band), "values": [_number(v) for v in wide[band]]} for band in wide],
+                "bands": [{"name": str(band), "values": [_number(v + added) for v in wide[band]]} for band in wide],
             }
         )
     return panels

@@ -20,6 +20,8 @@ BUDGET = 1024
 _READERS = threading.BoundedSemaphore(4)
 """Tiles that are read at the same time: each holds a strip of chunks in memory."""
 
+Place = tuple[int, int, int]
+"""Zoom, column and row of a tile."""
 Index = npt.NDArray[np.intp]
 Read = Callable[[slice, slice], Array]
 """(y, x) of the full raster -> (..., h, w)."""
@@ -41,7 +43,19 @@ def levels(shape: tuple[int, int]) -> int:
     return max(0, math.ceil(math.log2(max(shape) / TILE)))
 
 
-def cut(raster: Raster, zoom: int, column: int, row: int) -> Array | None:
+def window(place: Place, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the raster that a tile shows, every 2**-zoom-th; empty outside of it."""
+    zoom, column, row = place
+    step = 2 ** max(0, -zoom)
+    first = (at * TILE * step for at in (row, column))
+    y, x = (
+        slice(top, max(top, min(top + TILE * step, size)), step) if top >= 0 else slice(0, 0, step)
+        for top, size in zip(first, shape, strict=True)
+    )
+    return y, x
+
+
+def cut(raster: Raster, zoom: int, column: int, row: int, budget: float = BUDGET) -> Array | None:
     """One tile: every 2**-zoom-th pixel, or the nearest one that was read where the budget forbids more.
 
     Args:
@@ -49,25 +63,20 @@ def cut(raster: Raster, zoom: int, column: int, row: int) -> Array | None:
         zoom: 0 = full resolution, -1 = every second pixel, and so on.
         column: of the tile, from the left edge of the raster.
         row: of the tile, from its upper edge.
+        budget: chunks that may be read.
 
     Returns:
         (..., h, w), smaller than a tile at the right and lower edge; None outside the raster.
     """
     step = 2 ** max(0, -zoom)
-    rows, columns = (_places(at, step, size) for at, size in zip((row, column), raster.shape, strict=True))
+    rows, columns = (np.arange(part.start, part.stop, step) for part in window((zoom, column, row), raster.shape))
     if not rows.size or not columns.size:
         return None
     across = TILE * step / raster.chunk  # chunks along one side
-    every = max(1, math.ceil(across / math.sqrt(BUDGET)))
+    every = max(1, math.ceil(across / math.sqrt(budget)))
     rows, columns = (_nearest_read(places, raster.chunk, every) for places in (rows, columns))
     with _READERS:
         return _gather(raster, rows, columns, every)
-
-
-def _places(at: int, step: int, size: int) -> Index:
-    """Rows (or columns) of the raster that a tile shows; nothing outside of it."""
-    first = at * TILE * step
-    return np.arange(first, min(first + TILE * step, size), step) if at >= 0 else np.arange(0)
 
 
 def _nearest_read(places: Index, chunk: int, every: int) -> Index:

@@ -20,9 +20,11 @@ from starlette.staticfiles import StaticFiles
 from mdico_cube.cube.reader import CubeReader
 from mdico_cube.cube.target import name_of
 from mdico_cube.errors import MdicoError
-from mdico_cube.explorer.layers import SensorLayer, Shown, layers_of, open_maps, png
+from mdico_cube.explorer.layers import Shown, layers_of, open_maps, png
+from mdico_cube.explorer.overview import Maker
 from mdico_cube.explorer.pixel import PixelTeller
 from mdico_cube.explorer.pyramid import TILE, levels
+from mdico_cube.explorer.sensor_layers import SensorLayer
 from mdico_cube.explorer.window import window_tif
 from mdico_cube.maps.predict import MapPlan
 
@@ -45,6 +47,8 @@ class Explorer:
     reader: CubeReader
     layers: dict[str, Shown]
     teller: PixelTeller
+    maker: Maker
+    """Of overviews."""
 
     def facts(self) -> dict[str, Any]:
         """What the page has to know before it draws anything."""
@@ -53,6 +57,7 @@ class Explorer:
         return {
             "title": name_of(self.reader.path),
             "shape": [height, width],
+            "source": _source(self.reader),
             "crs": f"EPSG:{geobox.crs.epsg}" if geobox.crs and geobox.crs.epsg else "the cube's own CRS",
             "transform": list(geobox.affine)[:6],
             "metric": bool(geobox.crs and not geobox.crs.geographic),
@@ -73,6 +78,15 @@ class Explorer:
         return self.layers[key]
 
 
+def _source(reader: CubeReader) -> str:
+    """Which catalogs the cube was built from."""
+    recipe = json.loads(str(reader.attrs.get("mdico_recipe", "{}")))
+    sections = (section or {} for section in recipe.get("modalities", {}).values())
+    names = [recipe.get("catalog"), *(section.get("catalog") for section in sections)]
+    found = dict.fromkeys(name_of(name).removesuffix(".yml") for name in names if name)
+    return f"catalog {', '.join(found)}" if found else "an unknown catalog"
+
+
 def make_app(reader: CubeReader, maps: list[Path], bundles: list[MapPlan]) -> Starlette:
     """The web application of one cube.
 
@@ -80,7 +94,8 @@ def make_app(reader: CubeReader, maps: list[Path], bundles: list[MapPlan]) -> St
         MdicoError: a map does not fit the cube.
     """
     opened = open_maps(reader, maps)
-    return application(Explorer(reader, layers_of(reader, opened), PixelTeller(reader, opened, bundles)))
+    maker = Maker()
+    return application(Explorer(reader, layers_of(reader, opened, maker), PixelTeller(reader, opened, bundles), maker))
 
 
 def application(explorer: Explorer) -> Starlette:
@@ -89,6 +104,7 @@ def application(explorer: Explorer) -> Starlette:
         Route("/", _answer(lambda _: FileResponse(PAGE / "index.html"))),
         Route("/api/facts", _answer(lambda _: _json(explorer.facts()))),
         Route("/api/legend/{layer}", _answer(lambda request: _legend(explorer, request))),
+        Route("/api/overviews", _answer(lambda _: _json({"left": explorer.maker.left}))),
         Route("/api/pixel/{row:int}/{column:int}", _answer(lambda request: _pixel(explorer, request))),
         Route("/tiles/{layer}/{zoom}/{column}/{row}.png", _answer(lambda request: _tile(explorer, request))),
         Route("/download/series-{row:int}-{column:int}.csv", _answer(lambda request: _csv(explorer, request))),
@@ -133,7 +149,8 @@ def _legend(explorer: Explorer, request: Request) -> Response:
     layer = explorer.layer(request)
     if not isinstance(layer, SensorLayer):
         raise MdicoError(f"{layer.key}: is no sensor; its legend stands in /api/facts.")
-    return _json(layer.legend(request.query_params.get("look", "")))
+    query = request.query_params
+    return _json(layer.legend(query.get("look", ""), int(query.get("step", 0))))
 
 
 def _pixel(explorer: Explorer, request: Request) -> Response:

@@ -10,7 +10,8 @@ from rasterio.io import MemoryFile
 
 from mdico_cube.cube.reader import CubeReader
 from mdico_cube.errors import MdicoError
-from mdico_cube.explorer.layers import ClassLayer, ConfidenceLayer, SensorLayer, Shown
+from mdico_cube.explorer.layers import ClassLayer, ConfidenceLayer, Shown
+from mdico_cube.explorer.sensor_layers import SensorLayer
 from mdico_cube.maps.outputs import NODATA
 from mdico_cube.spec import Array
 
@@ -58,14 +59,11 @@ def window_tif(reader: CubeReader, layer: Shown, step: int, rows: tuple[int, int
 def _values(reader: CubeReader, layer: Shown, step: int, y: slice, x: slice) -> tuple[Array, dict[str, Any]]:
     """(C, h, w) and what the file says of it."""
     if isinstance(layer, SensorLayer):
-        modality, days = reader.modalities[layer.key], reader.steps(layer.key)
-        if not 0 <= step < len(days):
-            raise MdicoError(f"{layer.key}: has no step {step}, only 0 to {len(days) - 1}.")
-        names, units = list(modality.band_names), list(modality.units)
-        title = f"{modality.title} {days[step]}".strip()
-        storage = modality.storage
+        modality, values = layer.modality, layer.stored(step, y, x)
+        names, units, storage = list(modality.band_names), list(modality.units), modality.storage
+        title = f"{modality.title} {reader.steps(layer.key)[step]}".strip()
         facts = {"names": names, "units": units, "title": title, "scale": storage.scale, "missing": storage.missing}
-        return reader.stored(layer.key, y, x)[step], facts
+        return values, facts
     assert isinstance(layer, ClassLayer | ConfidenceLayer)
     found = layer.raster.read(y, x)
     values = np.where(found < 0, NODATA, found).astype(np.uint8)[None]

@@ -1,9 +1,9 @@
 // The facts of a cube in; a map with two sides, a swipe between them and the chosen pixel's panel out.
 "use strict";
 
-const HUES = ["#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#666666", "#7b2d8b", "#222222"];
+const HUES = ["#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#888888", "#a05bb0"];
 const OWN = "own";
-const state = { facts: null, days: [], day: 0, border: 0.5, pixel: null, sides: {}, charts: [], asked: 0 };
+const state = { facts: null, days: [], day: 0, border: 0.5, pixel: null, sides: {}, charts: [], asked: 0, version: 0 };
 const byId = (id) => document.getElementById(id);
 
 /** An element with text and attributes; text is never read as HTML. */
@@ -83,7 +83,7 @@ function makeSide(name, map) {
 function offerLooks(side) {
   const layer = layerOf(side);
   const looks = layer.looks || [];
-  const own = (layer.bands || []).length >= 3 ? [[OWN, "bands of your choice"]] : [];
+  const own = !layer.coarse && (layer.bands || []).length >= 3 ? [[OWN, "bands of your choice"]] : [];
   fill(side.look, [...looks.map((look) => [look.key, look.title]), ...own]);
   const start = looks.find((look) => look.key.startsWith("rgb:"));
   side.bands.forEach((select, k) => {
@@ -108,9 +108,10 @@ function draw(side) {
   if (step < 0) {
     if (old) old.remove();
   } else {
-    const query = layer.kind === "sensor" ? `?look=${encodeURIComponent(lookOf(side))}&step=${step}` : "";
+    const query = new URLSearchParams(layer.kind === "sensor" ? { look: lookOf(side), step } : {});
+    query.set("v", state.version);
     const [height, width] = state.facts.shape;
-    side.tiles = L.tileLayer(`tiles/${encodeURIComponent(layer.key)}/{z}/{x}/{y}.png${query}`, {
+    side.tiles = L.tileLayer(`tiles/${encodeURIComponent(layer.key)}/{z}/{x}/{y}.png?${query}`, {
       pane: `side-${side.name}`,
       tileSize: state.facts.tile,
       minZoom: -state.facts.levels - 1,
@@ -131,7 +132,30 @@ function busy() {
   const box = byId("busy");
   if (box.classList.contains("error")) return;
   const loading = Object.values(state.sides).some((side) => side.tiles && side.tiles.isLoading());
-  box.textContent = loading ? "reading\u2026" : "";
+  box.textContent = loading ? "reading\u2026" : state.making ? `making overviews, ${state.making} to go\u2026` : "";
+  if (!loading && !state.asking && state.facts.levels >= 3) awaitOverviews().catch(complain);
+}
+
+/** Far views are rough until their overviews stand: wait for those under way, then draw anew. */
+async function awaitOverviews() {
+  state.asking = true;
+  try {
+    do {
+      state.making = (await ask("api/overviews")).left;
+      busy();
+      if (state.making) {
+        state.waited = true;
+        await new Promise((done) => setTimeout(done, 1000));
+      }
+    } while (state.making);
+  } finally {
+    state.asking = false;
+  }
+  if (state.waited) {
+    state.waited = false;
+    state.version += 1;
+    Object.values(state.sides).forEach(draw);
+  }
 }
 
 /** What a side shows and what its colours mean. */
@@ -141,7 +165,8 @@ async function note(side, layer, step) {
   const head = [make("b", { text: layer.title })];
   const chosen = side.look.selectedOptions[0];
   const picture = chosen && (chosen.value === OWN ? side.bands.map((select) => select.value).join(", ") : chosen.textContent);
-  const under = [layer.kind === "sensor" && picture ? picture : "", day].filter(Boolean).join(", ");
+  const mixed = /^(radar|own)/.test(side.look.value) || (side.look.value.startsWith("rgb:") && picture !== "true colour");
+  const under = [layer.kind === "sensor" && picture ? picture + (mixed ? " as red, green, blue" : "") : "", day].filter(Boolean).join(", ");
   if (under) head.push(make("span", { text: under }));
   box.replaceChildren(...head);
   const mark = (side.mark = Symbol(side.name));
@@ -151,7 +176,8 @@ async function note(side, layer, step) {
   } else if (layer.kind === "confidence") {
     box.append(...ramp(layer.ramp, layer.limits, "%"));
   } else if (step >= 0) {
-    const legend = await ask(`api/legend/${encodeURIComponent(layer.key)}?look=${encodeURIComponent(lookOf(side))}`);
+    const query = new URLSearchParams({ look: lookOf(side), step });
+    const legend = await ask(`api/legend/${encodeURIComponent(layer.key)}?${query}`);
     if (side.mark !== mark) return;
     if (legend.ramp.length) box.append(...ramp(legend.ramp, legend.limits[0], legend.unit));
   }
@@ -338,6 +364,9 @@ function probabilities(map) {
 /** One chart: a line per band, gaps where nothing was observed. */
 function chart(box, series) {
   const width = Math.max(220, byId("panel").clientWidth - 28);
+  const style = getComputedStyle(document.documentElement);
+  const [ink, line] = ["--ink", "--line"].map((name) => style.getPropertyValue(name).trim());
+  const axis = { font: "11px sans-serif", stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
   const text = (_, value) => (value === null || value === undefined ? "\u2013" : String(Number(value.toPrecision(3))));
   const options = {
     width,
@@ -345,10 +374,10 @@ function chart(box, series) {
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     cursor: { drag: { x: false, y: false } },
     scales: { x: { time: true } },
-    axes: [{ size: 40, font: "11px sans-serif" }, { size: 48, space: 26, font: "11px sans-serif" }],
+    axes: [{ ...axis, size: 40 }, { ...axis, size: 48, space: 26 }],
     series: [
       { value: (_, value) => (value === null ? "" : new Date(value * 1000).toISOString().slice(0, 10)), label: "date" },
-      ...series.bands.map((band, k) => ({ label: band.name, stroke: HUES[k % HUES.length], width: 1.5, spanGaps: false,
+      ...series.bands.map((band, k) => ({ label: band.name, stroke: [...HUES, ink][k % (HUES.length + 1)], width: 1.5, spanGaps: false,
         points: { show: true, size: 4 }, value: text })),
     ],
   };
@@ -359,7 +388,7 @@ function begin(facts) {
   state.facts = facts;
   const [height, width] = facts.shape;
   document.title = `${facts.title} - mdico explore`;
-  byId("title").replaceChildren(facts.title, make("small", { text: `${width} x ${height} pixels, ${facts.crs}` }));
+  byId("title").replaceChildren(facts.title, make("small", { text: `${width} \u00d7 ${height} pixels, ${facts.crs}; from ${facts.source}` }));
   const resolution = Math.abs(facts.transform[0]);
   const flat = L.extend({}, L.CRS.Simple, {
     transformation: new L.Transformation(1, 0, 1, 0),
