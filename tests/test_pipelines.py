@@ -1,4 +1,4 @@
-"""Every recipe that comes with the project parses, fits the schema, finds its sensors, and has a comment per key."""
+"""Every recipe of the project parses, fits the schema, finds its sensors, plans, and has a comment per key."""
 
 from __future__ import annotations
 
@@ -6,18 +6,27 @@ import json
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jsonschema
+import pandas as pd
+import pystac
 import pytest
 import yaml
+from odc.geo.geom import Geometry
 
+import mdico_cube as mdico
 from mdico_cube.colearn.encoders.registry import get_encoder
 from mdico_cube.colearn.registry import get_method
-from mdico_cube.cube.catalog import load_catalog
+from mdico_cube.cube import search
+from mdico_cube.cube.catalog import CatalogFile, load_catalog
+from mdico_cube.cube.grid import grid_for
+from mdico_cube.cube.query import matches
+from mdico_cube.cube.search import Span
 from mdico_cube.journey import pipeline_folder
-from mdico_cube.recipe import ClusterSection, Recipe, StoreSection, load_recipe
-from mdico_cube.sensors.registry import get_sensor
+from mdico_cube.recipe import Area, ClusterSection, ReadSection, Recipe, Source, StoreSection, load_recipe
+from mdico_cube.sensors.registry import SENSORS, get_sensor
 
 FOLDER = pipeline_folder()
 RECIPES = sorted([*FOLDER.glob("*.yml"), *FOLDER.glob("templates/*.yml")])
@@ -57,6 +66,50 @@ def test_every_key_has_a_comment(path: Path) -> None:
         if line.strip() and not line.strip().startswith("#"):
             assert re.search(r"\s# \S", line), f"{path.name}, line {number}: {line}"
             assert len(line) <= 120
+
+
+def scenes(
+    catalog: CatalogFile, href: str, source: Source, area: Geometry, spans: list[Span] | None, reading: ReadSection
+) -> list[pystac.Item]:
+    """What a catalog would hold: every five days a scene of either orbit, with every asset."""
+    bands = {band for sensor in SENSORS.values() for band in sensor.modality.band_names}
+    keys = {key for band in bands for key in source.keys(band)} | set(source.quality_keys)
+    lon, lat = (round(value, 6) for value in area.centroid.coords[0])
+    zone = f"EPSG:{(32600 if lat >= 0 else 32700) + int((lon + 180) // 6) + 1}"
+    ends = spans or [(datetime(2021, 6, 1), datetime(2021, 6, 30))]
+    days = [day for start, stop in ends for day in pd.date_range(start, stop) if day.day % 5 == 3]
+    found = []
+    for day in days:
+        for hour, orbit in ((6, "descending"), (17, "ascending")):
+            when = day.to_pydatetime().replace(hour=hour, tzinfo=UTC)
+            facts = {"proj:code": zone, "sat:orbit_state": orbit, "s2:processing_baseline": "05.10"}
+            facts |= {"earthsearch:boa_offset_applied": True, "eo:cloud_cover": 10, "landsat:collection_number": "02"}
+            item = pystac.Item(
+                f"{source.collection}-{when:%Y%m%d}-{orbit}", area.json, list(area.boundingbox), when, facts
+            )
+            for key in sorted(keys):
+                item.add_asset(key, pystac.Asset(f"https://example.org/{item.id}/{key}.tif"))
+            found.append(item)
+    return [item for item in found if matches(item, source.query)]
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if p.stem != "demo"], ids=lambda path: path.stem)
+def test_a_recipe_plans(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its middle, against a made-up catalog; weather is planned in the tests of its stores."""
+    monkeypatch.setattr(search, "find_items", scenes)
+    ring = [[[10.30, 51.70], [10.36, 51.70], [10.36, 51.74], [10.30, 51.74], [10.30, 51.70]]]
+    (tmp_path / "forest.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": ring}))
+    recipe = load_recipe(shutil.copy(path, tmp_path))
+    images = {name: section for name, section in recipe.modalities.items() if name != "era5"}
+    grid = grid_for(recipe.area)
+    x, y = grid.extent.centroid.coords[0]
+    small = Area(bounds=(x - 900, y - 900, x + 900, y + 900), crs=str(grid.crs), resolution=recipe.area.resolution)
+    summary = mdico.plan(recipe.model_copy(update={"modalities": images, "area": small})).summary()
+    assert set(summary["modalities"]) == set(images)
+    for name, facts in summary["modalities"].items():
+        assert min(facts["scenes_per_step"]) >= 1, name
+        assert facts["bytes_read"] > 0
+    assert summary["gaps"] == {}
 
 
 @pytest.mark.parametrize("path", CLUSTERS, ids=lambda path: path.stem)
