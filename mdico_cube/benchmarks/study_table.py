@@ -92,7 +92,9 @@ def _mean(table: StudyTable, method: str, subset: str, metric: str) -> str:
     values = table.scores(method, subset, metric)
     if not values:
         return ""
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return f"{np.mean(values):.3f} ± {error:.3f}"
 
 

@@ -49,7 +49,7 @@ def parse_recipe(data: Any, base: Path | None = None, name: str = "recipe") -> R
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         faults = "; ".join(_sentence(fault) for fault in error.errors())
-        raise MdicoError(f"{name}: {faults}.") from error
+        raise MdicoError(f"{name}: {_ended(faults)}") from error
     return _rebased(recipe, base or Path.cwd())
 
 
@@ -68,7 +68,11 @@ def parse_section(model: type[T], options: dict[str, Any], name: str) -> T:
         return model.model_validate(options)
     except ValidationError as error:
         faults = "; ".join(_sentence({**fault, "loc": (name, *fault["loc"])}) for fault in error.errors())
-        raise MdicoError(f"{faults}.") from error
+        raise MdicoError(_ended(faults)) from error
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
 
 
 def _sentence(fault: Any) -> str:

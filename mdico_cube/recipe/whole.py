@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
+from pyproj import CRS
 
 from mdico_cube.markup import Card, Table
 from mdico_cube.recipe.area import Area, PeriodSection
@@ -110,6 +111,7 @@ def recipe_card(recipe: Recipe) -> Card:
     """The choices of a run at a glance."""
     area, period, learning = recipe.area, recipe.period, recipe.colearn
     where = next(f"{key} {value}" for key in ("bbox", "bounds", "geojson", "tile") if (value := getattr(area, key)))
+    unit = "degrees" if area.crs != "auto" and CRS.from_user_input(area.crs).is_geographic else "m"
     steps = period.period.steps()
     rows = [
         (name, ", ".join(section.bands or ("all",)), section.reducer or "the sensor's own")
@@ -119,7 +121,7 @@ def recipe_card(recipe: Recipe) -> Card:
         title=recipe.name,
         kind="mdico recipe",
         facts=[
-            ("area", f"{where}, {area.crs}, pixels of {area.resolution:g}"),
+            ("area", f"{where}, {area.crs}, pixels of {area.resolution:g} {unit}"),
             ("period", f"{period.start} to {period.end}, {len(steps)} steps ({period.step})"),
             ("catalog", recipe.catalog),
             ("labels", str(recipe.labels.path)),
