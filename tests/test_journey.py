@@ -78,9 +78,11 @@ def test_the_whole_journey(door: Door, recipe_file: Path, tmp_path: Path) -> Non
     assert code == 2
     assert "exists already" in err
     before = (folder / "maps/mdico-sentinel1-seed0.tif").read_bytes()
-    code, _, err = door("--quiet", "run", recipe_file, "--resume")
+    code, _, err = door("run", recipe_file, "--resume")
     assert code == 0, err
     assert (folder / "maps/mdico-sentinel1-seed0.tif").read_bytes() == before
+    skipped = [line.partition(":")[0] for line in err.splitlines() if line.endswith("skipped")]
+    assert skipped == ["build", "sample", *["train"] * 2, *["predict"] * 4], err
 
 
 def test_a_fusion_method_is_trained_and_not_mapped(recipe_facts: dict[str, Any], tmp_path: Path) -> None:

@@ -88,7 +88,10 @@ def build_cube(
                 note_location(recipe.output, path)
             with writing(path):
                 save_items(plan.items_file(), recipe.output, path)
-        run_jobs(path, plan, unfinished(path, plan, retry), task, cluster, claims, recipe.store.wave)
+        due = unfinished(path, plan, retry)
+        if not due:
+            say("build: every shard stands, skipped")
+        run_jobs(path, plan, due, task, cluster, claims, recipe.store.wave)
     forget_readers()
     return path
 

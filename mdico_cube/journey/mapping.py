@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from mdico_cube.colearn.bundle import CONFIG, add_scores
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.cube.execute import cluster_for
+from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.journey.places import Places
@@ -17,6 +21,7 @@ from mdico_cube.maps.cog import write_cog
 from mdico_cube.maps.estimate import MapCost, map_cost
 from mdico_cube.maps.evaluate import evaluate as evaluate_maps
 from mdico_cube.maps.item import write_collection, write_item
+from mdico_cube.maps.mapstore import LAYER
 from mdico_cube.maps.polygons import write_polygons
 from mdico_cube.maps.precision import record_bf16_loss, record_int8
 from mdico_cube.maps.predict import plan_map
@@ -71,7 +76,10 @@ def predict(
         stale = resume and is_stale(places.cube, bundle, target, **options)
         if stale:
             say(f"predict: {target.name} was made from another model or with other options, so it is made again")
+        stood = _digests(target) if resume and not (overwrite or stale) else None
         write_map(places.cube, bundle, target, overwrite or stale, resume, cluster=cluster, **options)
+        if stood is not None and stood.any(axis=-1).all() and np.array_equal(stood, _digests(target)):
+            say(f"predict: {target.name} stands, skipped")
         write_cog(
             target, target.with_suffix(".tif"), f"{recipe.name}: {method}, {_TITLES.get(modality, f'{modality} alone')}"
         )
@@ -81,6 +89,11 @@ def predict(
         done.append(target)
     write_collection(recipe.output, recipe.name)
     return done
+
+
+def _digests(target: Path) -> npt.NDArray[np.uint8]:
+    """What every shard of a map was made from (rows, columns, 64); zeros where none stands."""
+    return Ledger(target, LAYER).digests() if target.exists() else np.zeros((1, 1, 1), np.uint8)
 
 
 def foresee_maps(recipe: Recipe, workers: int | None = None, **maps: Any) -> dict[str, MapCost]:
