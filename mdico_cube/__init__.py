@@ -29,6 +29,7 @@ _HOMES = {
     "predict_map": "mdico_cube.maps.predict",
     "write_map": "mdico_cube.maps.write",
     "map_status": "mdico_cube.maps.mapstore",
+    "write_poster": "mdico_cube.maps.gallery",
     "write_polygons": "mdico_cube.maps.polygons",
     "explore": "mdico_cube.explorer.serve",
     "explorer_app": "mdico_cube.explorer.serve",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,6 +16,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from mdico_cube import __version__
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import console
 
@@ -86,12 +89,21 @@ Workers = Annotated[
 ]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results.")] = False,
     verbose: Annotated[
         bool,
         typer.Option("--verbose", "-v", help="Messages of the libraries too, and where in the code a fault arose."),
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
     console.quiet = quiet
@@ -101,8 +113,18 @@ def _root(
 
 
 def print_json(facts: Any) -> None:
-    """Facts for machines, on standard output."""
-    sys.stdout.write(json.dumps(facts, indent=1) + "\n")
+    """Facts for machines, on standard output; what is not a number is null."""
+    sys.stdout.write(json.dumps(_plain(facts), indent=1, allow_nan=False) + "\n")
+
+
+def _plain(facts: Any) -> Any:
+    if isinstance(facts, Mapping):
+        return {str(key): _plain(value) for key, value in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [_plain(value) for value in facts]
+    if isinstance(facts, float) and not math.isfinite(facts):
+        return None
+    return str(facts) if isinstance(facts, Path) else facts
 
 
 def size(count: float) -> str:

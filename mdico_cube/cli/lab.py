@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,7 @@ def benchmark(
     min_samples: Annotated[int, typer.Option("--min-samples", min=1, help="Smaller classes are left out.")] = 10,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Methods compared over folds and seeds, with random forest and gradient boosting beside them.
 
@@ -71,4 +73,7 @@ def benchmark(
     plan = mdico.BenchmarkPlan(tuple(method.split(",")), folds, seeds, protocol, epochs, encoder)
     chosen = modality.split(",") if modality else None
     table = mdico.benchmark(name, data, label, target, plan, chosen, group, min_samples, overwrite, resume)
-    sys.stdout.write(mdico.benchmark_table(table))
+    if as_json:
+        print_json(asdict(table))
+    else:
+        sys.stdout.write(mdico.benchmark_table(table))

@@ -19,13 +19,14 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Where everything is written.")] = Path("demo-output"),
     overwrite: Overwrite = False,
     resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate a region with known truth, then run the whole chain on it.
 
     Example: `mdico demo` writes demo-output/, with demo.yml (the recipe), cube, models, maps and report.html.
     """
     recipe = mdico.prepare_demo(folder, overwrite=overwrite, resume=resume)
-    _finish(recipe, overwrite, resume)
+    _finish(recipe, overwrite, resume, as_json=as_json)
 
 
 @app.command(rich_help_panel="Start here")
@@ -35,16 +36,27 @@ def run(
     resume: Resume = False,
     items: Items = None,
     refresh: Refresh = False,
+    as_json: AsJson = False,
 ) -> None:
     """Every stage of a recipe, from the catalog to the report.
 
     Example: `mdico run region.yml`, and after an interruption `mdico run region.yml --resume`.
     """
-    _finish(load_recipe(recipe), overwrite, resume, items, refresh)
+    _finish(load_recipe(recipe), overwrite, resume, items, refresh, as_json)
 
 
-def _finish(recipe: Recipe, overwrite: bool, resume: bool, items: Path | None = None, refresh: bool = False) -> None:
+def _finish(
+    recipe: Recipe,
+    overwrite: bool,
+    resume: bool,
+    items: Path | None = None,
+    refresh: bool = False,
+    as_json: bool = False,
+) -> None:
     scores = mdico.run(recipe, overwrite=overwrite, resume=resume, items=items, refresh=refresh)
+    if as_json:
+        print_json(json.loads((recipe.output / "scores.json").read_text(encoding="utf-8")))
+        return
     out.print(mdico.scores_table(scores))
     out.print(f"report: {recipe.output / 'report.html'}", soft_wrap=True)
 
@@ -206,9 +218,19 @@ def evaluate(recipe: RecipeFile, overwrite: Overwrite = False, as_json: AsJson =
 
 
 @app.command(rich_help_panel="Stages")
-def report(recipe: RecipeFile, overwrite: Overwrite = False) -> None:
+def report(
+    recipe: RecipeFile,
+    overwrite: Overwrite = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="OUT.png", help="Also draw the run on one page: sensors, maps, scores."),
+    ] = None,
+) -> None:
     """Everything to one self-contained report.html.
 
-    Example: `mdico report region.yml`
+    Example: `mdico report region.yml`, or `mdico report region.yml --overwrite --picture region.png`
     """
-    out.print(f"report: {mdico.report(load_recipe(recipe), overwrite)}", soft_wrap=True)
+    facts = load_recipe(recipe)
+    out.print(f"report: {mdico.report(facts, overwrite)}", soft_wrap=True)
+    if picture is not None:
+        out.print(f"picture: {mdico.write_poster(facts.output, picture)}", soft_wrap=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import Overwrite, RecipeFile, Resume, app
+from mdico_cube.cli.door import AsJson, Overwrite, RecipeFile, Resume, app, print_json
 from mdico_cube.recipe import load_recipe
 
 Out = Annotated[Path, typer.Option("--out", help="Where runs and table are written.")]
@@ -42,6 +43,7 @@ def study(
     labels: Labels = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """What each sensor alone gains from the others, on the region of a recipe whose cube stands.
 
@@ -51,7 +53,7 @@ def study(
     Example: `mdico study demo-output/demo.yml --methods independent,mdico,mdico:contrastive=0 --out study`
     """
     plan = mdico.StudyPlan(tuple(method.split(",")), seeds, unlabelled, labels)
-    _run(recipe, folder, plan, _Sizes(epochs, hidden, dense, batch), overwrite, resume)
+    _run(recipe, folder, plan, _Sizes(epochs, hidden, dense, batch), overwrite, resume, as_json)
 
 
 @app.command(rich_help_panel="Lab")
@@ -68,13 +70,14 @@ def ablate(
     labels: Labels = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """A study of one method with each of its parts switched off in turn.
 
     Example: `mdico ablate demo-output/demo.yml --of mdico --out ablation`
     """
     plan = mdico.StudyPlan(mdico.ablation(of), seeds, unlabelled, labels)
-    _run(recipe, folder, plan, _Sizes(epochs, hidden, dense, batch), overwrite, resume)
+    _run(recipe, folder, plan, _Sizes(epochs, hidden, dense, batch), overwrite, resume, as_json)
 
 
 @app.command(rich_help_panel="Lab")
@@ -82,6 +85,7 @@ def analyse(
     recipe: RecipeFile,
     layout: Annotated[str, typer.Option("--layout", help="tsne or pca.")] = "tsne",
     count: Annotated[int, typer.Option("--count", min=20, help="Places in each picture.")] = 400,
+    as_json: AsJson = False,
 ) -> None:
     """What the trained models' spaces hold, how sure they are, and which classes gain.
 
@@ -92,7 +96,10 @@ def analyse(
     Example: `mdico analyse demo-output/demo.yml --layout pca`
     """
     results = mdico.analyse(load_recipe(recipe), layout, count)
-    sys.stdout.write(mdico.analysis_table(results))
+    if as_json:
+        print_json([asdict(one) for one in results])
+    else:
+        sys.stdout.write(mdico.analysis_table(results))
 
 
 class _Sizes(NamedTuple):
@@ -104,7 +111,7 @@ class _Sizes(NamedTuple):
     batch: int | None
 
 
-def _run(path: Path, folder: Path, plan: object, sizes: _Sizes, overwrite: bool, resume: bool) -> None:
+def _run(path: Path, folder: Path, plan: object, sizes: _Sizes, overwrite: bool, resume: bool, as_json: bool) -> None:
     recipe = load_recipe(path)
     encoder = {k: v for k, v in {"hidden": sizes.hidden, "dense": sizes.dense}.items() if v}
     train = {k: v for k, v in {"epochs": sizes.epochs, "batch": sizes.batch}.items() if v}
@@ -115,4 +122,7 @@ def _run(path: Path, folder: Path, plan: object, sizes: _Sizes, overwrite: bool,
         }
     )
     table = mdico.study(recipe, folder, plan, section, overwrite, resume)
-    sys.stdout.write(mdico.study_table(table))
+    if as_json:
+        print_json(asdict(table))
+    else:
+        sys.stdout.write(mdico.study_table(table))

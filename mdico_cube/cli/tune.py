@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import Overwrite, RecipeFile, Resume, app, out
+from mdico_cube.cli.door import AsJson, Overwrite, RecipeFile, Resume, app, out, print_json
 from mdico_cube.recipe import load_recipe
 
 
@@ -19,6 +20,7 @@ def tune(
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="In all; default: the recipe's.")] = None,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Try options of a recipe's colearn section on its inner validation blocks; held-out blocks are never read.
 
@@ -27,5 +29,8 @@ def tune(
     """
     facts = load_recipe(recipe)
     found = mdico.tune(facts, folder or facts.output / "tune", trials, overwrite, resume)
+    if as_json:
+        print_json(asdict(found))
+        return
     out.print(f"{found.figure}: {found.score:.4f} after {found.trials} trials, {found.usual:.4f} as the recipe stands")
     out.print(f"best options, for the recipe:\n{found.lines()}", highlight=False)
