@@ -57,7 +57,7 @@ def _finish(
     if as_json:
         print_json(json.loads((recipe.output / "scores.json").read_text(encoding="utf-8")))
         return
-    out.print(mdico.scores_table(scores))
+    out.print(scores.table())
     out.print(f"report: {recipe.output / 'report.html'}", soft_wrap=True)
 
 
@@ -155,7 +155,7 @@ def predict(
         typer.Option(
             "--output",
             metavar="NAME",
-            help="probabilities, entropy, observations or applicability beside class and confidence; repeatable.",
+            help="probabilities, entropy, observations or applicability beside the answer; repeatable.",
         ),
     ] = None,
     scheduler: Annotated[
@@ -167,6 +167,12 @@ def predict(
     precision: Annotated[
         str | None, typer.Option("--precision", help="fp32, bf16, fp16 or int8; default: the recipe's.")
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", metavar="NAME", help="auto, cpu, cuda or cuda:1; default: the recipe's, which is auto."
+        ),
+    ] = None,
     polygons: Annotated[
         str | None, typer.Option("--polygons", metavar="KIND", help="Also write polygons: gpkg or geojson.")
     ] = None,
@@ -174,7 +180,7 @@ def predict(
     """Bundles to maps: the whole region with one sensor at a time, as Zarr and GeoTIFF. Options replace the recipe's.
 
     Example: `mdico predict region.yml`, or `mdico predict region.yml --modality auto --mask fields.geojson`; four times
-    as fast: `mdico predict region.yml --precision int8`
+    as fast: `mdico predict region.yml --precision int8`, on a GPU: `--device cuda --precision bf16`
     """
     asked: dict[str, Any] = {
         "modalities": modality,
@@ -182,7 +188,7 @@ def predict(
         "abstain": abstain,
         "outputs": output,
     }
-    asked |= {"polygons": polygons, "backend": backend, "precision": precision}
+    asked |= {"polygons": polygons, "backend": backend, "precision": precision, "device": device}
     maps = {key: value for key, value in asked.items() if value not in (None, [])}
     for path in mdico.predict(load_recipe(recipe), overwrite, resume, workers, scheduler, **maps):
         out.print(f"map: {path.with_suffix('.tif')}", soft_wrap=True)
@@ -214,7 +220,7 @@ def evaluate(recipe: RecipeFile, overwrite: Overwrite = False, as_json: AsJson =
     if as_json:
         print_json(json.loads((facts.output / "scores.json").read_text(encoding="utf-8")))
     else:
-        out.print(mdico.scores_table(scores))
+        out.print(scores.table())
 
 
 @app.command(rich_help_panel="Stages")

@@ -56,6 +56,10 @@ class Reference:
         nearest = torch.cdist(rows, self.centres, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
         return nearest / self.threshold
 
+    def to(self, device: torch.device) -> Reference:
+        """The same on another device."""
+        return Reference(self.mean.to(device), self.std.to(device), self.centres.to(device), self.threshold)
+
     def pack(self) -> bytes:
         """As safetensors."""
         parts = {"mean": self.mean, "std": self.std, "centres": self.centres}
@@ -97,12 +101,17 @@ def measure(train: _Floats, held_out: _Floats, classes: int, seed: int = 0) -> R
 
 def beheaded(model: nn.Module) -> nn.Module | None:
     """A copy of a sensor's model that gives the embedding its head reads, (B, d, H, W); None where it has no head."""
-    heads = [name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] == "head"]
-    if not heads:
+    name = head_name(model)
+    if name is None:
         return None
     copy = deepcopy(model)
-    copy.set_submodule(heads[0], nn.Identity())
+    copy.set_submodule(name, nn.Identity())
     return copy.eval().requires_grad_(False)
+
+
+def head_name(model: nn.Module) -> str | None:
+    """Name of the module that turns a model's embedding into its outputs."""
+    return next((name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] == "head"), None)
 
 
 def references(

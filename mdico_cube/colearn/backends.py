@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdico_cube.colearn.engines import Branches, FloatBranches, RowModel
+from mdico_cube.colearn.engines import Branches, FloatBranches, RowModel, Taps
 from mdico_cube.colearn.int8 import Int8Branches, Ranges
 from mdico_cube.colearn.onnx_graph import INPUT, needed, onnx_model
 from mdico_cube.errors import MdicoError
@@ -24,13 +24,23 @@ ABLE: dict[Engine, tuple[Precision, ...]] = {
     "openvino": ("32-true", "bf16", "int8"),
 }
 """What each backend computes in."""
+ON_CARDS: tuple[Engine, ...] = ("torch", "compile")
+"""Backends that compute on a GPU too; they also give the embedding in the same pass."""
+CPU = torch.device("cpu")
 
 
-def row_model(branches: Branches, precision: Precision, backend: Engine, ranges: Ranges | None = None) -> RowModel:
-    """The branches in this arithmetic, computed by this backend.
+def row_model(
+    branches: Branches,
+    precision: Precision,
+    backend: Engine,
+    ranges: Ranges | None = None,
+    taps: Taps | None = None,
+    device: torch.device = CPU,
+) -> RowModel:
+    """The branches in this arithmetic, computed by this backend on this device.
 
     Raises:
-        MdicoError: a package is missing, the backend does not know the precision, or int8 without ranges.
+        MdicoError: a package is missing, the backend does not know the precision or the device, or int8 without ranges.
     """
     if precision not in ABLE[backend]:
         able = ", ".join(name.replace("32-true", "fp32") for name in ABLE[backend])
@@ -40,15 +50,21 @@ def row_model(branches: Branches, precision: Precision, backend: Engine, ranges:
             "precision int8: this bundle was not calibrated. Run `mdico quantize` on its recipe, or use "
             "another precision."
         )
+    if device.type != "cpu" and (backend not in ON_CARDS or precision == "int8"):
+        raise MdicoError(
+            f"maps.device {device.type}: maps.backend {backend} in {precision.replace('32-true', 'fp32')} computes on "
+            "processors only. Use backend torch or compile in fp32, bf16 or fp16, or device cpu."
+        )
     if backend == "onnx":
         return OnnxRuntime(branches, ranges if precision == "int8" else None)
     if backend == "openvino":
         return OpenVino(branches, precision, ranges if precision == "int8" else None)
     if precision == "int8":
         assert ranges is not None
-        return Int8Branches(branches, ranges)
+        return Int8Branches(branches, ranges, taps)
     kind = KINDS[precision]
-    return FloatBranches(branches, kind) if backend == "torch" else compiled(FloatBranches(branches, kind, plain=True))
+    found = FloatBranches(branches, kind, backend == "compile", taps).to(device)
+    return found if backend == "torch" else compiled(found)
 
 
 def compiled(module: Callable[..., Tensor]) -> Callable[..., Tensor]:

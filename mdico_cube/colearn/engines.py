@@ -13,6 +13,8 @@ from mdico_cube.colearn.chains import Affine
 
 Branches = Sequence[Sequence[Affine]]
 """Affine maps of each branch, from (N, T, C) to (N, K); the sum of their outputs is the model's."""
+Taps = Sequence[Affine | None]
+"""Per branch the map from what its last map reads to its part of the embedding; None where that is the embedding."""
 _ONE = [1, 1]
 
 
@@ -26,20 +28,36 @@ class RowModel(Protocol):
 class FloatBranches(nn.Module):
     """Branches as channels-last convolutions and dense maps; the last map of each and the sum stay in float32."""
 
-    def __init__(self, branches: Branches, kind: torch.dtype = torch.float32, plain: bool = False) -> None:
+    def __init__(
+        self, branches: Branches, kind: torch.dtype = torch.float32, plain: bool = False, taps: Taps | None = None
+    ) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(
-            nn.Sequential(
-                *(affine_module(each, kind, plain) for each in maps[:-1]), affine_module(maps[-1], torch.float32, plain)
-            )
-            for maps in branches
+        self.insides = nn.ModuleList(
+            nn.Sequential(*(affine_module(each, kind, plain) for each in maps[:-1])) for maps in branches
         )
+        self.lasts = nn.ModuleList(affine_module(maps[-1], torch.float32, plain) for maps in branches)
+        self.taps = None if taps is None else tap_modules(taps, plain)
         self.kind = kind
 
     def forward(self, rows: Tensor) -> Tensor:
-        """See RowModel."""
+        """See RowModel; with taps (N, K + d)."""
         rows = rows.to(self.kind)
-        return torch.stack([branch(rows) for branch in self.branches]).sum(dim=0)
+        insides = [inside(rows) for inside in self.insides]
+        outputs = [last(inside) for last, inside in zip(self.lasts, insides, strict=True)]
+        if self.taps is None:
+            return torch.stack(outputs).sum(dim=0)
+        return with_embedding(outputs, insides, self.taps)
+
+
+def tap_modules(taps: Taps, plain: bool = False) -> nn.ModuleList:
+    """From what stands in front of the last map of each branch to its part of the embedding."""
+    return nn.ModuleList(nn.Identity() if each is None else Dense(each, torch.float32, plain) for each in taps)
+
+
+def with_embedding(outputs: Sequence[Tensor], insides: Sequence[Tensor], taps: nn.ModuleList) -> Tensor:
+    """The sum of the branches' outputs, and their embeddings side by side behind it: (N, K + d)."""
+    parts = [tap(inside.flatten(1)).float() for tap, inside in zip(taps, insides, strict=True)]
+    return torch.cat([torch.stack(list(outputs)).sum(dim=0), *parts], dim=1)
 
 
 class _Convolution(nn.Module):

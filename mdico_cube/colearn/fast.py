@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from mdico_cube.colearn.backends import KINDS, compiled, row_model
+from mdico_cube.colearn.backends import CPU, KINDS, ON_CARDS, compiled, row_model
 from mdico_cube.colearn.chains import Affine, Chain, Chained, UnfoldableError, fold, joined
 from mdico_cube.colearn.encoders.registry import halo_of
+from mdico_cube.colearn.engines import Taps
 from mdico_cube.colearn.inputs import Normalise
 from mdico_cube.colearn.int8 import Ranges
+from mdico_cube.colearn.tapped import Tapped
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Engine, Precision
 
@@ -35,6 +38,8 @@ def fast_form(
     backend: Engine = "torch",
     ranges: Ranges | None = None,
     pixels: int = CHECKED,
+    device: torch.device = CPU,
+    embedding: bool = False,
 ) -> nn.Module:
     """The fastest form of a sensor's model that gives its predictions: a SeriesModel.
 
@@ -48,19 +53,26 @@ def fast_form(
         backend: what computes it.
         ranges: of the values inside the folded model, for int8, as `observe` gives them.
         pixels: that will go through at once; backends that prepare for one number are checked with it.
+        device: where it computes, and where it takes its input.
+        embedding: give (N, K + d), what the head reads behind the logits, from the same pass. The logits are the same.
 
     Raises:
         MdicoError: the model looks beyond the pixel, a backend that is not installed or does not know the precision or
             the model, or other predictions than the plain model's.
     """
     branched = folded(model)
+    once = backend in ON_CARDS if branched is not None else backend == "torch"
+    inside = embedding and once
     if branched is not None:
-        form: nn.Module = FoldedForm(*branched, precision, backend, ranges)
+        taps = taps_of(model) if inside else None
+        form: nn.Module = FoldedForm(*branched, precision, backend, ranges, taps, device)
     else:
-        form = PlainForm(model, precision, backend)
-        if precision == "32-true" and backend == "torch":
-            return form
-    check_equal(form, model, precision, backend, pixels)
+        own = model if device.type == "cpu" else deepcopy(model)
+        form = PlainForm(Tapped(model) if inside else own, precision, backend).to(device)
+    if embedding and not once:
+        form = Twice(form, PlainForm(Tapped(model)))
+    if branched is not None or precision != "32-true" or backend != "torch" or device.type != "cpu":
+        check_equal(form, model, precision, backend, pixels, device, embedding)
     return form
 
 
@@ -72,13 +84,35 @@ def folded(model: nn.Module) -> tuple[Chain, list[list[Affine]]] | None:
         return None
     try:
         steps = chain.inputs.days.numel()
-        return chain, _with_head([fold(layers, steps) for layers in chain.branches], chain.head[0])
+        return chain, _headed(chain, [fold(layers, steps) for layers in chain.branches])
     except UnfoldableError:
         return None
 
 
-def check_equal(form: nn.Module, model: nn.Module, precision: Precision, backend: Engine, pixels: int) -> None:
-    """Raise MdicoError unless a form gives the model's logits on random pixels, a quarter of their steps missing."""
+@torch.no_grad()
+def taps_of(model: nn.Module) -> Taps:
+    """Of a model that was folded: from what stands in front of each branch's last map to its part of the embedding."""
+    chain = model.chain() if isinstance(model, Chained) else None
+    assert chain is not None
+    whole = [fold(layers, chain.inputs.days.numel()) for layers in chain.branches]
+    return [
+        maps[-1] if len(both) == len(maps) else None for maps, both in zip(whole, _headed(chain, whole), strict=True)
+    ]
+
+
+def check_equal(
+    form: nn.Module,
+    model: nn.Module,
+    precision: Precision,
+    backend: Engine,
+    pixels: int,
+    device: torch.device = CPU,
+    embedding: bool = False,
+) -> None:
+    """Raise MdicoError unless a form gives the model's logits on random pixels, a quarter of their steps missing.
+
+    With `embedding`, what its head reads too.
+    """
     inputs = next(each for each in model.modules() if isinstance(each, Normalise))
     draw = torch.Generator().manual_seed(7)
     steps, bands = inputs.days.numel(), inputs.mean.numel()
@@ -86,14 +120,35 @@ def check_equal(form: nn.Module, model: nn.Module, precision: Precision, backend
     values += inputs.mean.cpu().view(-1, 1)
     valid = torch.rand(steps, pixels, generator=draw) > 0.25
     with torch.inference_mode():
-        found, expected = form(values, valid), PlainForm(model)(values, valid)
-    spread = max(float(expected.std()), 1e-3 * float(expected.abs().max()), 1e-6)
-    away = float((found - expected).abs().max()) / spread
+        expected = PlainForm(Tapped(model) if embedding else model)(values, valid)
+        count = PlainForm(model)(values[..., :1], valid[:, :1]).shape[1]
+        found = form(values.to(device), valid.to(device)).cpu()
+    parts = [(each[:, :count], each[:, count:]) for each in (found, expected)]
+    away = max(_away(one, other) for one, other in zip(*parts, strict=True) if one.shape[1])
     if not away <= TOLERANCE[precision]:
         raise MdicoError(
             f"maps.backend {backend} in {precision}: its logits lie up to {away:.2g} standard deviations from "
             f"the plain model's, at most {TOLERANCE[precision]:g} are allowed. Use backend torch and precision fp32."
         )
+
+
+def _away(found: Tensor, expected: Tensor) -> float:
+    """Largest difference in standard deviations of what is expected."""
+    spread = max(float(expected.std()), 1e-3 * float(expected.abs().max()), 1e-6)
+    return float((found - expected).abs().max()) / spread
+
+
+class Twice(nn.Module):
+    """A form that knows nothing of the embedding, and a second pass that gives it: (N, K + d)."""
+
+    def __init__(self, form: nn.Module, both: nn.Module) -> None:
+        super().__init__()
+        self.form, self.both = form, both
+
+    def forward(self, values: Tensor, valid: Tensor) -> Tensor:
+        """As the form, with the embedding behind its logits."""
+        logits: Tensor = self.form(values, valid)
+        return torch.cat([logits.float(), self.both(values, valid)[:, logits.shape[1] :]], dim=1)
 
 
 class PlainForm(nn.Module):
@@ -134,16 +189,27 @@ class FoldedForm(nn.Module):
         precision: Precision = "32-true",
         backend: Engine = "torch",
         ranges: Ranges | None = None,
+        taps: Taps | None = None,
+        device: torch.device = CPU,
     ) -> None:
         super().__init__()
-        self.inputs = chain.inputs
-        self.maps = row_model(branches, precision, backend, ranges)
+        self.maps = row_model(branches, precision, backend, ranges, taps, device)  # refuses what it does not know
+        self.inputs = chain.inputs if device.type == "cpu" else deepcopy(chain.inputs).to(device)
         self.rest = nn.Sequential(*chain.head[1:])
+        self.rest = self.rest if device.type == "cpu" else deepcopy(self.rest).to(device)
+        self.classes = None if taps is None else len(branches[0][-1].bias)
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
-        """See SeriesModel."""
-        found: Tensor = self.rest(self.maps(self.inputs.rows(values, valid)))
-        return found
+        """See SeriesModel; (N, K + d) where the branches are tapped."""
+        found = self.maps(self.inputs.rows(values, valid))
+        if self.classes is None:
+            logits: Tensor = self.rest(found)
+            return logits
+        return torch.cat([self.rest(found[:, : self.classes]), found[:, self.classes :]], dim=1)
+
+
+def _headed(chain: Chain, branches: list[list[Affine]]) -> list[list[Affine]]:
+    return _with_head(branches, chain.head[0])
 
 
 def _with_head(branches: list[list[Affine]], head: nn.Module) -> list[list[Affine]]:

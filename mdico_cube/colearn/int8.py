@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mdico_cube.colearn.chains import Affine
-from mdico_cube.colearn.engines import Branches, Dense, affine_module, as_image, as_rows
+from mdico_cube.colearn.engines import (
+    Branches,
+    Dense,
+    Taps,
+    affine_module,
+    as_image,
+    as_rows,
+    tap_modules,
+    with_embedding,
+)
 from mdico_cube.errors import MdicoError
 
 Ranges = tuple[tuple[tuple[float, float], ...], ...]
@@ -71,7 +80,7 @@ def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 class Int8Branches(nn.Module):
     """Branches in 8-bit integers; the last map of each and the sum stay in float32. Integers make it exact."""
 
-    def __init__(self, branches: Branches, ranges: Ranges) -> None:
+    def __init__(self, branches: Branches, ranges: Ranges, taps: Taps | None = None) -> None:
         super().__init__()
         if not int8_runs():
             raise MdicoError(
@@ -80,13 +89,19 @@ class Int8Branches(nn.Module):
             )
         check_ranges(branches, ranges)
         self.first = Scale.of(*ranges[0][0])
-        self.branches = nn.ModuleList(_Branch(maps, found) for maps, found in zip(branches, ranges, strict=True))
+        parts = [_Branch(maps, found) for maps, found in zip(branches, ranges, strict=True)]
+        self.branches, self._parts = nn.ModuleList(parts), tuple(parts)
+        self.taps = None if taps is None else tap_modules(taps)
 
     def forward(self, rows: Tensor) -> Tensor:
         """See RowModel."""
         shift = rows.new_tensor(self.first.zero + 0.5)
         coded = torch.add(shift, rows, alpha=1 / self.first.step).clamp_(0, LEVELS + 0.5).to(torch.uint8)
-        return torch.stack([branch(rows, coded) for branch in self.branches]).sum(dim=0)
+        insides = [branch.inside(rows, coded) for branch in self._parts]
+        outputs = [branch.last(inside) for branch, inside in zip(self._parts, insides, strict=True)]
+        if self.taps is None:
+            return torch.stack(outputs).sum(dim=0)
+        return with_embedding(outputs, insides, self.taps)
 
 
 class _Branch(nn.Module):
@@ -99,12 +114,12 @@ class _Branch(nn.Module):
         )
         self.last = Dense(maps[-1], torch.float32)
 
-    def forward(self, rows: Tensor, coded: Tensor) -> Tensor:
+    def inside(self, rows: Tensor, coded: Tensor) -> Tensor:
+        """What the last map reads."""
         values = coded if len(self.maps) else rows
         for each in self.maps:
             values = each(values)
-        found: Tensor = self.last(values)
-        return found
+        return values
 
 
 class _Map(nn.Module):

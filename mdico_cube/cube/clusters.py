@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from mdico_cube.cube import dask_worker
+from mdico_cube.cube import dask_crew, dask_worker
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ClusterSection
 
@@ -51,8 +51,12 @@ def processors() -> int:
 
 
 @contextmanager
-def dask_client(section: ClusterSection) -> Iterator[Any]:
+def dask_client(section: ClusterSection, cards: Sequence[str] = ()) -> Iterator[Any]:
     """A client of the section's cluster; one that is started here is closed at the end.
+
+    Args:
+        section: of the recipe.
+        cards: of this machine: a local cluster has a worker for each, that sees no other.
 
     Raises:
         MdicoError: a package is missing, or the cluster cannot be started or reached.
@@ -63,7 +67,8 @@ def dask_client(section: ClusterSection) -> Iterator[Any]:
         with _connected(distributed, section.address, section.address) as client:
             yield client
         return
-    with _started(distributed, kind, section) as cluster, _connected(distributed, cluster, kind) as client:
+    started = _with_cards(distributed, section, cards) if cards and kind == "local" else None
+    with started or _started(distributed, kind, section) as cluster, _connected(distributed, cluster, kind) as client:
         yield client
 
 
@@ -106,6 +111,32 @@ def _started(distributed: Any, kind: str, section: ClusterSection) -> Iterator[A
             cluster.adapt(minimum=section.adapt[0], maximum=section.adapt[1])
         elif kind != "local" and workers is not None:
             cluster.scale(workers)
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@contextmanager
+def _with_cards(distributed: Any, section: ClusterSection, cards: Sequence[str]) -> Iterator[Any]:
+    """A local cluster with one worker process per card, as many as are asked for at most."""
+    options = {"nthreads": 1, "memory_limit": section.memory or "auto", "preload": [dask_worker.__name__]}
+    workers = {
+        number: {
+            "cls": distributed.Nanny,
+            "options": {
+                **options,
+                "resources": {dask_crew.GPU: 1},
+                "env": {**_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": card},
+            },
+        }
+        for number, card in enumerate(cards[: section.workers or len(cards)])
+    }
+    scheduler = {"cls": distributed.Scheduler, "options": {"dashboard_address": ":0", "host": "127.0.0.1"}}
+    try:
+        cluster = distributed.SpecCluster(workers=workers, scheduler=scheduler, worker={}, silence_logs=30)
+    except (OSError, ValueError, TimeoutError, RuntimeError) as error:
+        raise MdicoError(f"cluster local: cannot be started ({error}). Use cluster.kind threads.") from error
+    try:
         yield cluster
     finally:
         cluster.close()

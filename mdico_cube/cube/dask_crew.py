@@ -11,6 +11,8 @@ from typing import Any
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say, span
 
+GPU = "GPU"
+"""Name of the resource that a worker with a card has."""
 MOST = 2000
 """Tasks on the scheduler at once, however many workers there are."""
 _AHEAD = 2  # tasks per worker thread: one at work, one waiting for it
@@ -23,8 +25,13 @@ class DaskCrew:
 
     here = False
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, card: bool = False) -> None:
+        """Tasks that need a `card` go to workers with the resource GPU, one at a time for each that a worker has.
+
+        Raises:
+            MdicoError: there are workers, but none has that resource.
+        """
+        self._client, self._card = client, card
         self._futures: dict[str, tuple[Any, Any]] = {}
         self._done: SimpleQueue[str] = SimpleQueue()
         self._threads, self._counted, self._away = 0, -1.0, 0.0
@@ -49,13 +56,15 @@ class DaskCrew:
             self._counted = now
             try:
                 workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-                self._threads = sum(worker["nthreads"] for worker in workers)
+                self._threads = sum(int(_slots(worker, self._card)) for worker in workers)
+                self._check_cards(workers)
             except (OSError, ValueError, KeyError):  # away for a moment; collect() decides when it is lost
                 pass
 
     def submit(self, task: Callable[[Any], Any], job: Any) -> None:
         """One task."""
-        future = self._client.submit(task, job, pure=False)
+        needs = {"resources": {GPU: 1}} if self._card else {}
+        future = self._client.submit(task, job, pure=False, **needs)
         self._futures[future.key] = (job, future)
         future.add_done_callback(lambda done: self._done.put(done.key))
 
@@ -81,6 +90,13 @@ class DaskCrew:
                 f"job {job}: the worker that does it dies again and again, most likely for want of memory. "
                 "Give the workers more memory (cluster.memory) or make store.shard smaller; finished work is kept."
             ) from error
+
+    def _check_cards(self, workers: Any) -> None:
+        if self._card and len(workers) and not self._threads:
+            raise MdicoError(
+                f"cluster: none of its {len(workers)} workers has the resource {GPU}. Start one worker for each card, "
+                f"`CUDA_VISIBLE_DEVICES=0 dask worker ADDRESS --nthreads 1 --resources {GPU}=1`, or use device cpu."
+            )
 
     def drop(self) -> None:
         """Forget every task."""
@@ -115,3 +131,8 @@ class DaskCrew:
 
     def _lost(self) -> MdicoError:
         return MdicoError("the Dask scheduler is lost. What was finished is kept: go on with --resume.")
+
+
+def _slots(worker: Any, card: bool) -> float:
+    """Tasks that a worker does at once."""
+    return worker["resources"].get(GPU, 0) if card else worker["nthreads"]  # type: ignore[no-any-return]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -132,8 +132,12 @@ def execute(crew: Crew, task: Task, jobs: Iterable[Any]) -> Iterator[tuple[Any, 
 
 
 @contextmanager
-def crew_for(section: ClusterSection) -> Iterator[Crew]:
+def crew_for(section: ClusterSection, cards: Sequence[str] | None = None) -> Iterator[Crew]:
     """The crew a recipe asks for; a cluster that is started here is closed at the end.
+
+    Args:
+        section: of the recipe.
+        cards: of this machine, where the jobs need one each; a local cluster then has a worker for each. None = none.
 
     Raises:
         MdicoError: the cluster's package is missing, it cannot be started, or its scheduler cannot be reached.
@@ -143,8 +147,8 @@ def crew_for(section: ClusterSection) -> Iterator[Crew]:
         shards = shards_at_once(section)
         yield LoopCrew() if kind == "loop" and shards == 1 else ThreadCrew(shards)
     else:
-        with dask_client(section) as client:
-            yield DaskCrew(client)
+        with dask_client(section, cards or ()) as client:
+            yield DaskCrew(client, cards is not None)
 
 
 def shards_at_once(section: ClusterSection) -> int:

@@ -139,6 +139,17 @@ class CubeReader:
         stored = self._label_blocks["label"](y, x).astype(np.int16)
         return np.where(stored == UNLABELLED, np.int16(-1), stored)
 
+    def values(self, y: slice, x: slice) -> Floats:
+        """The value known on the ground (h, w), NaN = unlabelled.
+
+        Raises:
+            MdicoError: the labels are classes.
+        """
+        read = self._label_blocks.get("value")
+        if read is None:
+            raise MdicoError(f"{self.path}: its labels are classes. Name values in labels.values and build again.")
+        return np.asarray(read(y, x), dtype=np.float32)
+
     def parcels(self, y: slice, x: slice) -> npt.NDArray[np.int32] | None:
         """Parcel number (h, w), 0 = none; None where the labels carry no groups."""
         read = self._label_blocks.get("parcel")
@@ -195,7 +206,7 @@ class CubeReader:
 
     @cached_property
     def _label_blocks(self) -> dict[str, BlockReader]:
-        names = [name for name in ("label", "parcel") if name in self._label_group]
+        names = [name for name in ("label", "parcel", "value") if name in self._label_group]
         return {name: block_reader(self._labels(name), self._backend) for name in names}
 
     @property

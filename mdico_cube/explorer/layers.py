@@ -23,7 +23,7 @@ from mdico_cube.explorer.pyramid import BUDGET, TILE, Kept, Place, Raster, cut
 from mdico_cube.explorer.sensor_layers import SensorLayer, WeatherLayer
 from mdico_cube.maps.cog import read_legend
 from mdico_cube.maps.images import Image, painted
-from mdico_cube.maps.mapstore import LAYER
+from mdico_cube.maps.mapstore import LAYER, task_of
 from mdico_cube.maps.outputs import NODATA
 from mdico_cube.maps.write import read_map
 from mdico_cube.spec import Array, LabelClass
@@ -163,6 +163,8 @@ def open_maps(reader: CubeReader, paths: Sequence[Path]) -> list[MapFile]:
                 f"map {path}: is not the map itself. Give {path.with_suffix('.zarr')}, the Zarr beside it."
             )
         group: Any = read_map(path)
+        if task_of(group) != "classes":
+            raise MdicoError(f"map {path}: holds no classes, which is what this page shows. Open its GeoTIFF in QGIS.")
         x, y = (np.asarray(group[axis]) for axis in ("x", "y"))
         corners = [x[0], x[-1], y[0], y[-1]]
         left, top = reader.geobox.affine * (0.5, 0.5)

@@ -153,7 +153,13 @@ def open_bundles(reader: CubeReader, folders: Sequence[Path]) -> list[MapPlan]:
     Raises:
         MdicoError: no bundle, or one that does not fit.
     """
-    return [plan_map(reader.path, folder, pixels=1, outputs=("probabilities",)) for folder in folders]
+    found = []
+    for folder in folders:
+        plan = plan_map(reader.path, folder, pixels=1, outputs=("probabilities",), device="cpu")
+        if plan.task != "classes":
+            raise MdicoError(f"bundle {folder}: gives several labels, and this page shows classes. Leave it out.")
+        found.append(plan)
+    return found
 
 
 def _of_plan(plan: MapPlan, y: slice, x: slice) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.table import Table
 
@@ -19,7 +19,7 @@ from mdico_cube.journey.cubes import build
 from mdico_cube.journey.mapping import evaluate, predict
 from mdico_cube.journey.training import train
 from mdico_cube.journey.windows import sample
-from mdico_cube.maps.scores import Scores, scores_table
+from mdico_cube.maps.evaluate import AnyScores
 from mdico_cube.patches.divide import count_folds
 from mdico_cube.patches.draw import index_path
 from mdico_cube.progress import say
@@ -30,19 +30,20 @@ from mdico_cube.recipe import Recipe
 class FoldScores:
     """Scores of the same recipe, each time with another fold held out."""
 
-    folds: Mapping[int, Scores]
+    folds: Mapping[int, AnyScores]
     """Fold -> its scores."""
 
     @cached_property
-    def together(self) -> Scores:
+    def together(self) -> AnyScores:
         """Every map of every fold: each pair of fold and seed counts as one run, and gains are taken within it."""
         runs: dict[tuple[int, int], int] = {}
         maps = [
-            replace(item, seed=runs.setdefault((fold, item.seed), len(runs)))
+            replace(cast(Any, item), seed=runs.setdefault((fold, item.seed), len(runs)))
             for fold, scores in self.folds.items()
             for item in scores.maps
         ]
-        return Scores(next(iter(self.folds.values())).classes, tuple(maps))
+        together: AnyScores = replace(cast(Any, next(iter(self.folds.values()))), maps=tuple(maps))
+        return together
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready data."""
@@ -56,7 +57,7 @@ class FoldScores:
 
     def table(self) -> Table:
         """Mean and standard deviation over the runs, for a terminal."""
-        return scores_table(self.together, f"Held-out scores over {len(self.folds)} folds", "runs")
+        return self.together.table(f"Held-out scores over {len(self.folds)} folds", "runs")
 
 
 def run_folds(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> FoldScores:
@@ -76,7 +77,7 @@ def run_folds(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> 
     known = 0 if recipe.samples.split == "year" else count_folds(place, recipe.samples)  # years are in the cube
     build(recipe, resume=True)
     count = known or count_folds(place, recipe.samples)
-    found: dict[int, Scores] = {}
+    found: dict[int, AnyScores] = {}
     for fold in range(count):
         say(f"fold {fold + 1} of {count}")
         one = fold_recipe(recipe, fold)

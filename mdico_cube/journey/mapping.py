@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from mdico_cube.journey.places import Places
 from mdico_cube.journey.timings import read_timings
 from mdico_cube.maps.cog import write_cog
 from mdico_cube.maps.estimate import MapCost, map_cost
+from mdico_cube.maps.evaluate import AnyScores
 from mdico_cube.maps.evaluate import evaluate as evaluate_maps
 from mdico_cube.maps.item import write_collection, write_item
 from mdico_cube.maps.mapstore import LAYER
 from mdico_cube.maps.polygons import write_polygons
-from mdico_cube.maps.precision import record_bf16_loss, record_int8
+from mdico_cube.maps.precision import record_int8, record_low_loss
 from mdico_cube.maps.predict import plan_map
 from mdico_cube.maps.report import write_report
-from mdico_cube.maps.scores import MapScores, Scores
+from mdico_cube.maps.scores import MapScores
+from mdico_cube.maps.task_scores import MapFigures
 from mdico_cube.maps.write import is_stale, map_path, write_map
 from mdico_cube.patches.extract import check_origin
 from mdico_cube.progress import say
@@ -64,11 +67,15 @@ def predict(
     recipe = with_maps(recipe, maps)
     cluster = cluster_for(recipe.cluster, workers, scheduler)
     places, done = Places.of(recipe), []
+    if recipe.maps.polygons is not None and recipe.colearn.task.kind != "classes":
+        raise MdicoError(
+            f"maps.polygons: are of classes, and colearn.task is {recipe.colearn.task.kind}. Leave polygons out."
+        )
     for method, modality, seed in _maps(recipe):
         bundle = _bundle(recipe, method, modality, seed)
         target = map_path(recipe.output, method, modality, seed)
-        if recipe.maps.precision == "bf16" and places.samples.exists() and isinstance(bundle, Path):
-            record_bf16_loss(bundle, places.samples, places.cube)
+        if recipe.maps.precision in ("bf16", "fp16") and places.samples.exists() and isinstance(bundle, Path):
+            record_low_loss(bundle, places.samples, places.cube, recipe.maps.precision)
         if recipe.maps.precision == "int8" and places.samples.exists():
             for folder in [bundle] if isinstance(bundle, Path) else bundle:
                 record_int8(folder, places.samples, places.cube)
@@ -187,7 +194,7 @@ def _maps(recipe: Recipe) -> Iterator[tuple[str, str, int]]:
                 yield method, modality, seed
 
 
-def evaluate(recipe: Recipe, overwrite: bool = False) -> Scores:
+def evaluate(recipe: Recipe, overwrite: bool = False) -> AnyScores:
     """Score every map on the labelled pixels of the held-out blocks; write scores.json and each bundle's model card.
 
     Raises:
@@ -205,7 +212,9 @@ def evaluate(recipe: Recipe, overwrite: bool = False) -> Scores:
     return scores
 
 
-def _card_scores(result: MapScores) -> dict[str, float]:
+def _card_scores(result: MapScores | MapFigures) -> dict[str, float]:
+    if isinstance(result, MapFigures):  # a card has no place for what is not a number
+        return {name: value for name, value in result.figures.items() if isfinite(value)} | {"pixels": result.pixels}
     names = ("f1_macro", "f1_weighted", "accuracy", "recall_macro", "kappa", "pixels")
     return {name: getattr(result, name) for name in names}
 

@@ -15,7 +15,7 @@ from mdico_cube.journey.mapping import evaluate, predict, report
 from mdico_cube.journey.timings import read_timings, timings_path
 from mdico_cube.journey.training import train
 from mdico_cube.journey.windows import sample
-from mdico_cube.maps.scores import Scores
+from mdico_cube.maps.evaluate import AnyScores
 from mdico_cube.recipe import Recipe
 
 Stage = tuple[str, Callable[[], object]]
@@ -27,7 +27,7 @@ def run(
     resume: bool = False,
     items: Path | str | None = None,
     refresh: bool = False,
-) -> Scores:
+) -> AnyScores:
     """Every stage in order. With resume, finished work is skipped and named; `items` and `refresh` are as in `build`.
 
     Raises:
@@ -56,5 +56,5 @@ def run(
         with writing(recipe.output):
             timings_path(recipe).write_text(json.dumps(seconds, indent=1), encoding="utf-8")
     scores = results["evaluate"]
-    assert isinstance(scores, Scores)
+    assert isinstance(scores, AnyScores)
     return scores

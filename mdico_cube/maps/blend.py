@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 
 from mdico_cube.colearn.encoders.registry import halo_of, stride_of
 from mdico_cube.errors import MdicoError
+from mdico_cube.maps.feed import Room, feed
+from mdico_cube.maps.window_cache import Place, Windows
 from mdico_cube.spec import Bools, Floats
 
 Input = tuple[Floats, Bools]
 """One sensor's (T, C, h, w) physical values and (T, h, w) True = observed."""
 ImageModel = Callable[..., Tensor]
-"""(1, T, C, S, S) and (1, T, S, S) of each sensor in turn, to scores (1, F, S, S)."""
+"""(B, T, C, S, S) and (B, T, S, S) of each sensor in turn, to scores (B, F, S, S)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,32 +81,33 @@ def tiling_of(model: nn.Module, side: int) -> Tiling | None:
 
 def blend(
     model: ImageModel, inputs: Sequence[Input], corner: tuple[int, int], block: tuple[slice, slice], wanted: Bools,
-    tiling: Tiling,
+    tiling: Tiling, room: Room | None = None, known: Windows | None = None,
 ) -> Floats:  # fmt: skip
     """Scores of every wanted pixel of a block: the weighted mean of the windows it lies in, always in the same order.
 
     Args:
-        model: scores of one window.
+        model: scores of windows.
         inputs: values and masks of each sensor, of an array that may be smaller than what the windows read: what lies
             outside it counts as not observed.
         corner: row and column of the arrays' first pixel in the cube.
         block: rows and columns of the cube that are asked for.
         wanted: (h, w) of the block; windows without a wanted pixel are left out.
         tiling: of the windows.
+        room: device and the windows that go at once there; None = one after the other on this processor.
+        known: windows that were computed for other blocks; None = none is kept.
 
     Returns:
         (F, h, w), 0 where not wanted.
     """
     profile, total, weight = tiling.weights, None, np.zeros(wanted.shape, np.float32)
-    for top, left in _windows(tiling, block):
+    touched = [at for at in _windows(tiling, block) if _counts(at, block, tiling, profile, wanted)]
+
+    def compute(places: Sequence[Place]) -> Iterator[Floats]:
+        return _scored(model, inputs, corner, places, tiling.side, room or Room())
+
+    for (top, left), scores in (known or Windows()).scores(touched, compute):
         here, there = _overlap(top, block[0], tiling.side), _overlap(left, block[1], tiling.side)
-        place = here[0], there[0]
-        share = profile[here[1]][:, None] * profile[there[1]]
-        if not (wanted[place] & (share > 0)).any():
-            continue
-        parts = [part for one in inputs for part in _cut(one, corner, (top, left), tiling.side)]
-        with torch.inference_mode():
-            scores = model(*parts)[0].float().numpy()  # (F, S, S)
+        place, share = (here[0], there[0]), profile[here[1]][:, None] * profile[there[1]]
         if total is None:
             total = np.zeros((len(scores), *wanted.shape), np.float32)
         total[:, place[0], place[1]] += share * scores[:, here[1], there[1]]
@@ -114,7 +118,37 @@ def blend(
     return found
 
 
-def _windows(tiling: Tiling, block: tuple[slice, slice]) -> Iterator[tuple[int, int]]:
+def _counts(at: Place, block: tuple[slice, slice], tiling: Tiling, profile: Floats, wanted: Bools) -> bool:
+    """Whether a window has a weight at a wanted pixel."""
+    (here, rows), (there, columns) = (_overlap(s, axis, tiling.side) for s, axis in zip(at, block, strict=True))
+    return bool((wanted[here, there] & (profile[rows][:, None] * profile[columns] > 0)).any())
+
+
+def _scored(
+    model: ImageModel, inputs: Sequence[Input], corner: tuple[int, int], places: Sequence[Place], side: int, room: Room
+) -> Iterator[Floats]:
+    """(F, S, S) of each window."""
+
+    def shapes(count: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        sizes = [values.shape[:2] for values, _ in inputs]
+        square = (side, side)
+        return [
+            each
+            for t, c in sizes
+            for each in (((count, t, c, *square), torch.float32), ((count, t, *square), torch.bool))
+        ]
+
+    def fill(arrays: Sequence[Any], start: int, stop: int) -> None:
+        for number, at in enumerate(places[start:stop]):
+            for image, mask, one in zip(arrays[::2], arrays[1::2], inputs, strict=True):
+                _cut(one, corner, at, side, image[number], mask[number])
+
+    for start, stop, scores in feed(lambda *parts: model(*parts).float(), room, shapes, len(places), fill):
+        for number in range(stop - start):
+            yield np.array(scores[number])
+
+
+def _windows(tiling: Tiling, block: tuple[slice, slice]) -> Iterator[Place]:
     rows, columns = (tiling.starts(axis.start, axis.stop) for axis in block)
     for top in rows:
         for left in columns:
@@ -127,14 +161,12 @@ def _overlap(start: int, axis: slice, side: int) -> tuple[slice, slice]:
     return slice(first - axis.start, last - axis.start), slice(first - start, last - start)
 
 
-def _cut(one: Input, corner: tuple[int, int], window: tuple[int, int], side: int) -> tuple[Tensor, Tensor]:
-    """A window of one sensor as tensors (1, T, C, S, S) and (1, T, S, S); nothing observed outside the arrays."""
+def _cut(one: Input, corner: tuple[int, int], window: Place, side: int, image: Floats, mask: Bools) -> None:
+    """Write a window of one sensor to (T, C, S, S) and (T, S, S); nothing is observed outside the arrays."""
     values, valid = one
-    image = np.zeros((*values.shape[:2], side, side), np.float32)
-    mask = np.zeros((len(valid), side, side), np.bool_)
+    image[...], mask[...] = 0, False
     ends = valid.shape[1:]
     meets = [_overlap(at, slice(base, base + end), side) for at, base, end in zip(window, corner, ends, strict=True)]
     (y, to_y), (x, to_x) = meets
     if y.start < y.stop and x.start < x.stop:
         image[..., to_y, to_x], mask[..., to_y, to_x] = values[..., y, x], valid[..., y, x]
-    return torch.from_numpy(image)[None], torch.from_numpy(mask)[None]

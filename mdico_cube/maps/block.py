@@ -12,7 +12,10 @@ from torch import Tensor
 from mdico_cube.colearn.fast import SeriesModel
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.blend import ImageModel, Input, Tiling, blend
-from mdico_cube.maps.outputs import NO_SENSOR, NODATA, Bytes, Layers, count_observations, encode
+from mdico_cube.maps.encode import encode
+from mdico_cube.maps.feed import Room, feed
+from mdico_cube.maps.outputs import NO_SENSOR, NODATA, Bytes, Layers, count_observations, stack_depth
+from mdico_cube.maps.window_cache import Windows
 from mdico_cube.spec import Bools, Floats
 
 PIXELS = 1024
@@ -56,28 +59,40 @@ def predict_together(
     model: Scorer,
     inputs: Sequence[Input],
     class_values: tuple[int, ...],
-    pixels: int = PIXELS,
+    pixels: int | Room = PIXELS,
     layers: Layers = _PLAIN,
     wanted: Bools | None = None,
 ) -> Bytes:
-    """The same with several sensors: a pixel is mapped where any of them was observed."""
+    """The same with several sensors: a pixel is mapped where any of them was observed.
+
+    `pixels` may be a room: a device, where the model then lies too, and the pixels that go at once there.
+    """
+    room = pixels if isinstance(pixels, Room) else Room(most=pixels)
     shape = inputs[0][1].shape[1:]
     observed = seen(inputs) if wanted is None else seen(inputs) & wanted
     series = [(values.reshape(*values.shape[:2], -1), valid.reshape(len(valid), -1)) for values, valid in inputs]
     stack = _empty(class_values, layers, shape[0] * shape[1])
-    batches = [_batch(values, pixels) for values, _ in series]
     places = np.flatnonzero(observed)
-    for start in range(0, len(places), pixels):
-        chosen = places[start : start + pixels]
-        count = len(chosen)
-        place = slice(chosen[0], chosen[-1] + 1) if chosen[-1] - chosen[0] + 1 == count else chosen
-        for (image, mask), (values, valid) in zip(batches, series, strict=True):
-            image[..., :count], mask[:, :count] = values[..., place], valid[:, place]
-        with torch.inference_mode():
-            scores = model(*(torch.from_numpy(part) for batch in batches for part in batch))  # (N, F)
-        encoded = _encoded(scores, class_values, layers)
-        stack[: len(encoded), place] = encoded[:, :count]
+
+    def shapes(count: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        sizes = [values.shape[:2] for values, _ in series]
+        return [each for t, c in sizes for each in (((t, c, count), torch.float32), ((t, count), torch.bool))]
+
+    def fill(arrays: Sequence[Any], start: int, stop: int) -> None:
+        place = _place(places[start:stop])
+        for image, mask, (values, valid) in zip(arrays[::2], arrays[1::2], series, strict=True):
+            image[..., : stop - start], mask[:, : stop - start] = values[..., place], valid[:, place]
+
+    score = _encoder(model, class_values, layers, room.device)
+    for start, stop, encoded in feed(score, room, shapes, len(places), fill):
+        stack[: len(encoded), _place(places[start:stop])] = encoded[:, : stop - start]
     return _finished(stack.reshape(-1, *shape), inputs, layers, wanted)
+
+
+def _place(chosen: Any) -> Any:
+    """Positions as a slice where they are one run: copying is then faster."""
+    run = chosen[-1] - chosen[0] + 1 == len(chosen)
+    return slice(chosen[0], chosen[-1] + 1) if run else chosen
 
 
 def predict_windows(
@@ -89,11 +104,13 @@ def predict_windows(
     class_values: tuple[int, ...],
     layers: Layers = _PLAIN,
     wanted: Bools | None = None,
+    room: Room | None = None,
+    known: Windows | None = None,
 ) -> Bytes:
     """The same for a model that looks at neighbours, in blended windows of the cube's own grid.
 
     Args:
-        model: scores (1, F, S, S) of one window.
+        model: scores (B, F, S, S) of windows.
         inputs: values and masks of each sensor, of the block and what its windows read around it.
         corner: row and column of the arrays' first pixel in the cube.
         block: rows and columns of the cube that are asked for.
@@ -101,6 +118,8 @@ def predict_windows(
         class_values: the map value of each of the K classes.
         layers: what to give beyond class and confidence.
         wanted: (h, w) of the block, True = to be mapped; None = all.
+        room: device, where the model lies too, and the windows that go at once there; None = this processor.
+        known: windows that were computed for other blocks; None = none is kept.
 
     Returns:
         (L, h, w) as `predict_block`.
@@ -109,10 +128,11 @@ def predict_windows(
     own = [(values[..., inner[0], inner[1]], valid[:, inner[0], inner[1]]) for values, valid in inputs]
     observed = seen(own) if wanted is None else seen(own) & wanted
     stack = _empty(class_values, layers, observed.size).reshape(-1, *observed.shape)
-    scores = blend(model, inputs, corner, block, observed, tiling)  # (F, h, w)
+    scores = blend(model, inputs, corner, block, observed, tiling, room, known)  # (F, h, w)
     if observed.any():
         rows = torch.from_numpy(np.ascontiguousarray(scores[:, observed].T))  # (N, F)
-        encoded = _encoded(rows, class_values, layers)
+        with torch.inference_mode():
+            encoded = _encoder(lambda scores: scores, class_values, layers, rows.device)(rows).numpy()
         stack[: len(encoded), observed] = encoded
     return _finished(stack, own, layers, wanted)
 
@@ -125,31 +145,30 @@ def seen(inputs: Sequence[Input]) -> Bools:
     return np.asarray(found)
 
 
-def _batch(values: Floats, pixels: int) -> tuple[Any, Any]:
-    steps, bands = values.shape[:2]
-    return np.zeros((steps, bands, pixels), np.float32), np.zeros((steps, pixels), np.bool_)
-
-
 def _empty(class_values: tuple[int, ...], layers: Layers, count: int) -> Bytes:
     return np.full((stack_depth(len(class_values), layers), count), NODATA, np.uint8)
 
 
-def stack_depth(classes: int, layers: Layers) -> int:
-    """Layers of a block's stack."""
-    extras = (layers.entropy, layers.applicability, layers.abstain is not None, layers.observations, layers.sensors)
-    return 2 + classes * layers.probabilities + sum(map(bool, extras))
+def _encoder(
+    model: Scorer, class_values: tuple[int, ...], layers: Layers, device: torch.device
+) -> Callable[..., Tensor]:
+    """From a batch to (L, N) bytes, on the model's device: less is copied back than scores would be."""
+    values = torch.tensor(class_values, dtype=torch.uint8, device=device)
+
+    def run(*parts: Tensor) -> Tensor:
+        scores = model(*parts)  # (N, F)
+        came = scores.shape[1] - layers.applicability
+        if came != len(class_values):
+            raise MdicoError(
+                f"bundle: its model gives {came} {_WHAT[layers.task]}, its config names {len(class_values)}. "
+                "Export it again."
+            )
+        return encode(scores, values, layers)
+
+    return run
 
 
-def _encoded(scores: Tensor, class_values: tuple[int, ...], layers: Layers) -> Bytes:
-    """(L, N) bytes of scores (N, F)."""
-    came = scores.shape[1] - layers.applicability
-    if came != len(class_values):
-        raise MdicoError(
-            f"bundle: its model gives {came} classes, its config names {len(class_values)}. Export it again."
-        )
-    with torch.inference_mode():
-        found: Bytes = encode(scores, torch.tensor(class_values, dtype=torch.uint8), layers).numpy()
-    return found
+_WHAT = {"classes": "classes", "multilabel": "labels", "regression": "values"}
 
 
 def _finished(stack: Bytes, inputs: Sequence[Input], layers: Layers, wanted: Bools | None) -> Bytes:

@@ -201,10 +201,11 @@ def training_png(histories: Mapping[tuple[str, str], History], sensors: Mapping[
         sensors: modality -> what a person calls it.
     """
     methods = sorted({method for method, _ in histories}, key=lambda name: name != "independent")
-    scored = sorted({name for history in histories.values() for name in history if name.startswith("val_f1_")})
+    found = {name for history in histories.values() for name in history}
     titles = {"train_loss": "training loss", "val_loss": "validation loss"}
-    modalities = [(name, name.removeprefix("val_f1_")) for name in scored]
-    titles |= {name: f"{sensors.get(modality, modality)}: macro F1" for name, modality in modalities}
+    for start, figure_name in (("val_f1_", "macro F1"), ("val_r2_", "R2")):
+        modalities = {name: name.removeprefix(start) for name in sorted(found) if name.startswith(start)}
+        titles |= {name: f"{sensors.get(modality, modality)}: {figure_name}" for name, modality in modalities.items()}
     figure = new_figure(10, 2.7)
     axes = figure.subplots(1, len(titles))
     for axis, (column, title) in zip(axes, titles.items(), strict=True):

@@ -17,7 +17,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.outputs import NODATA
+from mdico_cube.maps.mapstore import task_of
+from mdico_cube.maps.outputs import MAIN, NODATA
 from mdico_cube.maps.predict import windows
 from mdico_cube.maps.write import open_map, read_map
 from mdico_cube.spec import LabelClass
@@ -28,10 +29,11 @@ TILE = 512
 
 
 def write_cog(source: Path, target: Path, title: str) -> Path:
-    """Write `<target>` with the classes and `<stem>-NAME.tif` beside it for every other variable of the map.
+    """Write `<target>` with the answer and `<stem>-NAME.tif` beside it for every other variable of the map.
 
     The class file carries a colour table, nodata 255, overviews by majority and, in `<target>.aux.xml`, the class names
-    that GDAL and QGIS show; so does the one that says which sensor was used. Memory holds one shard at a time. (GDAL
+    that GDAL and QGIS show; so does the one that says which sensor was used. Of labels side by side it holds the bits,
+    of a value the value itself (NaN = none) or its counts with their scale. Memory holds one shard at a time. (GDAL
     writes the files: the parallel writer of odc-geo knows no colour table.)
 
     Args:
@@ -59,13 +61,20 @@ def write_cog(source: Path, target: Path, title: str) -> Path:
             _write(array, geobox, beside, about, "MODE" if name in _COUNTED else "AVERAGE", _colors(entries), bands)
             if entries:
                 _write_names(entries, beside)
-        _write(group["class"], geobox, target, title, "MODE", _colors(legend))
-        _write_names(legend, target)
+        main: Any = group[MAIN[task_of(group)]]
+        if task_of(group) == "classes":
+            _write(main, geobox, target, title, "MODE", _colors(legend))
+            _write_names(legend, target)
+        else:
+            side = target.with_name(f"{target.name}.aux.xml")
+            side.unlink(missing_ok=True)  # of a map of classes that stood here
+            _write(main, geobox, target, title, _OVERVIEWS[task_of(group)], None, (str(main.attrs["long_name"]),))
     return target
 
 
 EXTRAS = ("confidence", "probabilities", "entropy", "applicability", "abstain", "observations", "sensor")
 """Variables that get a GeoTIFF of their own beside the classes."""
+_OVERVIEWS = {"multilabel": "MODE", "regression": "AVERAGE"}
 _COUNTED = ("abstain", "sensor")
 _PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#666666")
 
@@ -100,8 +109,8 @@ def _write(
     colors: Colors | None = None,
     bands: tuple[str, ...] = (),
 ) -> None:
-    """One uint8 array (y, x), or (band, y, x) with names of the bands, to one COG."""
-    with cog_of(target, overviews) as plain:
+    """One array (y, x), or (band, y, x), with names of the bands, to one COG."""
+    with cog_of(target, overviews, PREDICTOR="YES" if array.dtype.itemsize > 1 else "NO") as plain:
         _write_plain(array, geobox, plain, title, colors, bands)
 
 
@@ -140,13 +149,16 @@ def _write_plain(
 ) -> None:
     height, width = geobox.shape
     options = {"tiled": True, "blockxsize": TILE, "blockysize": TILE, "compress": "DEFLATE", "BIGTIFF": "IF_SAFER"}
-    facts = {"dtype": "uint8", "nodata": NODATA, "crs": str(geobox.crs), "transform": geobox.affine}
+    facts = {"dtype": array.dtype.name, "nodata": array.fill_value, "crs": str(geobox.crs)}
+    facts |= {"transform": geobox.affine}
     facts |= {"count": len(bands) or 1, "interleave": "band"}
     with rasterio.open(path, "w", driver="GTiff", height=height, width=width, **facts, **options) as file:
         if colors is not None:
             file.write_colormap(1, colors)
         for number, name in enumerate(bands, start=1):
             file.set_band_description(number, name)
+        if "scale_factor" in array.attrs:
+            file.scales, file.offsets = (float(array.attrs["scale_factor"]),), (0.0,)
         file.update_tags(TIFFTAG_IMAGEDESCRIPTION=title)
         for y, x in windows(array.shape[-2:], array.shards[-1]):
             window = Window(x.start, y.start, x.stop - x.start, y.stop - y.start)

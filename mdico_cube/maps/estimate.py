@@ -66,6 +66,7 @@ def map_cost(plan: MapPlan, target: Path, cluster: ClusterSection | None = None)
     wanted = {place: _pixels(plan, place) for place in _places(~done & ~lacking)}
     left = {place: count for place, count in wanted.items() if count}
     workers = workers_of(cluster, len(left)) if in_process(cluster) else cluster.workers or processors()
+    workers = 1 if plan.device != "cpu" else workers  # the card of this machine is what is timed
     return MapCost(
         shards=shape[0] * shape[1],
         done=int(done.sum()),

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from mdico_cube.colearn.applicability import Reference, beheaded
+from mdico_cube.colearn.applicability import Reference
+from mdico_cube.colearn.backends import KINDS
 from mdico_cube.colearn.bundle import Bundle, load_bundle
 from mdico_cube.colearn.bundle_config import BundleConfig
-from mdico_cube.colearn.fast import PlainForm, fast_form
+from mdico_cube.colearn.fast import fast_form
 from mdico_cube.colearn.joint import JointBundle, JointConfig, is_joint, load_joint
+from mdico_cube.colearn.tapped import Tapped
+from mdico_cube.colearn.tasks import Scale
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.blend import ImageModel, Tiling, tiling_of
 from mdico_cube.maps.block import Scorer
-from mdico_cube.recipe import MapOptions
-from mdico_cube.spec import LabelClass
+from mdico_cube.maps.feed import CPU, Room, torch_device
+from mdico_cube.recipe import MapOptions, Precision
+from mdico_cube.spec import InputSpec, LabelClass
+
+CARD_PIXELS = 1 << 16
+"""Pixels that go through a card at once where its memory allows: more make it no faster."""
+CARD_WINDOWS = 64
+"""The same of windows."""
+IMAGE_TOLERANCE: dict[Precision, float] = {"32-true": 1e-2, "bf16": 0.5, "fp16": 0.1}
+"""Largest difference of a logit from the plain model's, in standard deviations of the logits: of the largest of the
+tens of thousands of pixels in a window."""
 
 
 @dataclass(slots=True)
@@ -29,6 +43,7 @@ class Loaded:
     """Time of the last change to its files."""
     bundle: Bundle | JointBundle
     _scorers: dict[tuple[object, ...], Scorer] = field(default_factory=dict)
+    _rooms: dict[tuple[object, ...], Room] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -66,8 +81,19 @@ class Loaded:
         """The windows its model runs in; None for a model of single pixels."""
         return tiling_of(self.bundle.model, side)
 
+    @property
+    def task(self) -> str:
+        """What its outputs are."""
+        return self.configs[0].task.kind
+
+    @property
+    def scale(self) -> Scale:
+        """Of a value, its outputs' mean and standard deviation."""
+        return self.configs[0].scale
+
     def check(self, options: MapOptions) -> None:
         """Raise MdicoError where it cannot serve an option."""
+        self._check_task(options)
         if "applicability" in options.outputs and self.reference_digest is None:
             why = (
                 "fuses sensors, and the distance to the training data is known for each sensor alone. Map with one "
@@ -77,52 +103,87 @@ class Loaded:
                 "with this version, or leave applicability out."
             )
             raise MdicoError(f"bundle {self.path}: {why}")
-        plain = options.backend == "torch" and options.precision in ("32-true", "bf16")
+        plain = options.backend == "torch" and options.precision in KINDS
         if not plain and (isinstance(self.bundle, JointBundle) or self.tiling(options.window) is not None):
             what = "fuses sensors" if isinstance(self.bundle, JointBundle) else "looks at neighbouring pixels"
             raise MdicoError(
-                f"bundle {self.path}: {what}, and such models run in torch, in fp32 or bf16. Leave maps.backend and "
-                f"precision {options.precision} out."
+                f"bundle {self.path}: {what}, and such models run in torch, in fp32, bf16 or fp16. Leave maps.backend "
+                f"and precision {options.precision} out."
             )
 
-    def prepare(self, options: MapOptions) -> None:
+    def _check_task(self, options: MapOptions) -> None:
+        if self.task != "regression":
+            if options.step is not None:
+                raise MdicoError(
+                    f"maps.step: is for maps of a value, and bundle {self.path} gives classes. Leave it out."
+                )
+            return
+        names: list[str] = [name for name in ("probabilities", "entropy") if name in options.outputs]
+        names += ["abstain"] if options.abstain is not None else []
+        if names:
+            raise MdicoError(
+                f"bundle {self.path}: gives a value, which has no probability, so that {', '.join(names)} cannot be "
+                "told. Leave it out; observations and applicability go with values."
+            )
+
+    def prepare(self, options: MapOptions, device: str = "cpu") -> None:
         """Make the form that will be used: what is not installed or not equal is said before anything is written."""
         if self.tiling(options.window) is None:
-            self.scorer(options)
+            self.scorer(options, device)
+        else:
+            self.image_scorer(options, device)
 
-    def scorer(self, options: MapOptions) -> Scorer:
-        """Scores of single pixels; see `mdico_cube.maps.block`."""
-        judged = "applicability" in options.outputs
+    def scorer(self, options: MapOptions, device: str = "cpu") -> Scorer:
+        """Scores of single pixels, taking their input on this device; see `mdico_cube.maps.block`."""
+        return self._kept("pixels", options, device, self._make)
+
+    def image_scorer(self, options: MapOptions, device: str = "cpu") -> ImageModel:
+        """Scores of windows; see `mdico_cube.maps.blend`."""
+        return self._kept("windows", options, device, self._make_image)
+
+    def room(self, options: MapOptions, device: str = "cpu") -> Room:
+        """How many pixels or windows go at once on this device: on a processor as the options say, on a card as fit."""
+        windowed = self.tiling(options.window) is not None
+        if device == "cpu":
+            return Room(most=1 if windowed else options.pixels)
+        key = ("room", windowed, options.precision, options.backend, "applicability" in options.outputs, device)
         with _lock:
-            key = (options.precision, options.backend, judged)
+            if key not in self._rooms:
+                most, tried = (CARD_WINDOWS, 1) if windowed else (CARD_PIXELS, 1024)
+                self._rooms[key] = Room(torch_device(device), most, tried)
+            return self._rooms[key]
+
+    def _kept(
+        self, kind: str, options: MapOptions, device: str, make: Callable[[MapOptions, torch.device], Scorer]
+    ) -> Scorer:
+        """One form of each kind per process."""
+        key = (kind, options.precision, options.backend, "applicability" in options.outputs, device)
+        with _lock:
             if key not in self._scorers:
-                self._scorers[key] = self._make(options, judged)
+                self._scorers[key] = make(options, torch_device(device))
             return self._scorers[key]
 
-    def _series_form(self, options: MapOptions) -> nn.Module:
-        """The fast form of a model of single pixels."""
-        known = self.configs[0].int8
+    def _make(self, options: MapOptions, device: torch.device) -> Scorer:
+        _exact(options, device)
+        if isinstance(self.bundle, JointBundle):
+            return _FusedSeries(_Fused(self.bundle, options.precision, device))
+        judged, known = "applicability" in options.outputs, self.configs[0].int8
         ranges = None if known is None else known.ranges
-        return fast_form(self.bundle.model, options.precision, options.backend, ranges, options.pixels)
+        form = fast_form(
+            self.bundle.model, options.precision, options.backend, ranges, options.pixels, device, embedding=judged
+        )
+        return _Judged(form, len(self.classes), self._reference.to(device)) if judged else form
 
-    def image_scorer(self, options: MapOptions) -> ImageModel:
-        """Scores of one window; see `mdico_cube.maps.blend`."""
-        model, low = self.bundle.model, options.precision == "bf16"
+    def _make_image(self, options: MapOptions, device: torch.device) -> ImageModel:
+        _exact(options, device)
         if isinstance(self.bundle, JointBundle):
-            return _Fused(self.bundle, low)
-        plain = _Image(model, low)
-        return _Judged(plain, self._body(), self._reference) if "applicability" in options.outputs else plain
-
-    def _make(self, options: MapOptions, judged: bool) -> Scorer:
-        if isinstance(self.bundle, JointBundle):
-            return _FusedSeries(_Fused(self.bundle, options.precision == "bf16"))
-        form = self._series_form(options)
-        return _Judged(form, PlainForm(self._body()), self._reference) if judged else form
-
-    def _body(self) -> nn.Module:
-        body = beheaded(self.bundle.model)
-        assert body is not None  # it was when the reference was measured
-        return body
+            return _Fused(self.bundle, options.precision, device)
+        judged = "applicability" in options.outputs
+        model = Tapped(self.bundle.model) if judged else self.bundle.model
+        plain = ImageForm(model, options.precision, device)
+        if device.type != "cpu" or options.precision != "32-true":
+            check_image(plain, ImageForm(model), options.precision, self.configs[0].spec, options.window)
+        return _Judged(plain, len(self.classes), self._reference.to(device)) if judged else plain
 
     @property
     def _reference(self) -> Reference:
@@ -131,31 +192,56 @@ class Loaded:
         return self.bundle.reference
 
 
-class _Image(nn.Module):
-    """A model of images, at a precision."""
+def _exact(options: MapOptions, device: torch.device) -> None:
+    """Float32 on a card means float32, not the shorter TF32 that convolutions take otherwise."""
+    if device.type == "cuda" and options.precision == "32-true":
+        torch.backends.cudnn.allow_tf32 = False
 
-    def __init__(self, model: nn.Module, low: bool) -> None:
+
+class ImageForm(nn.Module):
+    """A model of images, at a precision and on a device of its own."""
+
+    def __init__(self, model: nn.Module, precision: Precision = "32-true", device: torch.device = CPU) -> None:
         super().__init__()
-        self.model, self.low = model, low
+        self.model = model if device.type == "cpu" else deepcopy(model).to(device)
+        self.kind = KINDS[precision]
 
     def forward(self, images: Tensor, valid: Tensor) -> Tensor:
         """(B, T, C, H, W) and (B, T, H, W) to logits (B, K, H, W)."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.low):
+        with torch.autocast(images.device.type, self.kind, enabled=self.kind != torch.float32):
             scores: Tensor = self.model(images, valid)
         return scores.float()
+
+
+def check_image(form: ImageForm, plain: ImageForm, precision: Precision, spec: InputSpec, side: int) -> None:
+    """Raise MdicoError unless a form gives the plain model's logits on a random window, a quarter of it missing."""
+    draw = torch.Generator().manual_seed(7)
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (spec.stats.mean, spec.stats.std))
+    images = mean + std * torch.randn(1, len(spec.steps), len(mean), side, side, generator=draw)
+    valid = torch.rand(1, len(spec.steps), side, side, generator=draw) > 0.25
+    device = next(form.parameters()).device
+    with torch.inference_mode():
+        expected, found = plain(images, valid), form(images.to(device), valid.to(device)).cpu()
+    away = float((found - expected).abs().max()) / max(float(expected.std()), 1e-6)
+    if not away <= IMAGE_TOLERANCE[precision]:
+        raise MdicoError(
+            f"precision {precision} on {device}: its logits lie up to {away:.2g} standard deviations from the plain "
+            f"model's, at most {IMAGE_TOLERANCE[precision]:g} are allowed. Use precision fp32 or device cpu."
+        )
 
 
 class _Fused(nn.Module):
     """A model of several sensors: what was never observed at a pixel has no influence there."""
 
-    def __init__(self, bundle: JointBundle, low: bool) -> None:
+    def __init__(self, bundle: JointBundle, precision: Precision, device: torch.device = CPU) -> None:
         super().__init__()
-        self.model, self.names, self.low = bundle.model, tuple(bundle.config.members), low
+        self.model = bundle.model if device.type == "cpu" else deepcopy(bundle.model).to(device)
+        self.names, self.kind = tuple(bundle.config.members), KINDS[precision]
 
     def forward(self, *parts: Tensor) -> Tensor:
         """(B, T, C, H, W) and (B, T, H, W) of each sensor in turn to logits (B, K, H, W)."""
         images, valid = (dict(zip(self.names, parts[first::2], strict=True)) for first in (0, 1))
-        with torch.autocast(parts[0].device.type, torch.bfloat16, enabled=self.low):
+        with torch.autocast(parts[0].device.type, self.kind, enabled=self.kind != torch.float32):
             scores = self.model.fused(images, valid)
         return scores.float()
 
@@ -175,22 +261,21 @@ class _FusedSeries(nn.Module):
 
 
 class _Judged(nn.Module):
-    """A scorer with the distance to the training data as one score more, from a second pass to the embedding.
+    """A scorer that gives the embedding too, with the distance to the training data in its place.
 
     The class does not depend on whether the distance is asked for.
     """
 
-    def __init__(self, scorer: nn.Module, body: nn.Module, reference: Reference) -> None:
+    def __init__(self, both: nn.Module, outputs: int, reference: Reference) -> None:
         super().__init__()
-        self.scorer, self.body, self.reference = scorer, body, reference
+        self.both, self.outputs, self.reference = both, outputs, reference
 
     def forward(self, values: Tensor, valid: Tensor) -> Tensor:
-        """As the scorer: (N, K + 1), or (B, K + 1, H, W) of images."""
-        scores: Tensor = self.scorer(values, valid)
-        embedding: Tensor = self.body(values, valid)
-        rows = embedding.movedim(1, -1)  # (..., d)
+        """(N, K + 1), or (B, K + 1, H, W) of images."""
+        found: Tensor = self.both(values, valid).float()
+        rows = found[:, self.outputs :].movedim(1, -1)  # (..., d)
         distance = self.reference.distance(rows.flatten(0, -2)).view(rows.shape[:-1])
-        return torch.cat([scores.float(), distance.unsqueeze(1)], dim=1)
+        return torch.cat([found[:, : self.outputs], distance.unsqueeze(1)], dim=1)
 
 
 _lock = threading.RLock()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import cube_of
+from mdico_cube.errors import MdicoError
 from mdico_cube.maps.charts import (
     availability_png,
     class_f1_png,
@@ -95,8 +96,8 @@ class Gallery:
         return tuple(
             section
             for section in (
-                self._sensors(),
-                self._availability(),
+                sensors_section(self.looks, self.metres),
+                availability_section(self.looks, self.reader),
                 self._truth(),
                 self._maps(),
                 self._confusion(),
@@ -105,25 +106,6 @@ class Gallery:
             )
             if section.pictures
         )
-
-    def _sensors(self) -> Section:
-        looks = list(self.looks.values())
-        rows = abreast(looks)
-        pictures = tuple(
-            Picture(
-                panels_png([Panel(look.image, look.title) for look in row], self.metres),
-                "Quick-looks of " + ", ".join(look.title.replace("\n", ": ") for look in row),
-            )
-            for row in rows
-        )
-        return Section("sensors", "What the sensors saw", "One picture per sensor of the cube.", pictures)
-
-    def _availability(self) -> Section:
-        looks = {name: look for name, look in self.looks.items() if self.reader.modalities[name].temporal}
-        worst = "; ".join(f"{name}: lowest {min(look.availability):.0%}" for name, look in looks.items())
-        pictures = (Picture(availability_png(looks), f"Observed pixels per time step. {worst}."),) if looks else ()
-        text = "Share of pixels observed in every band, per time step. Clouds make the gaps of optical sensors."
-        return Section("availability", "When they saw it", text, pictures)
 
     def _truth(self) -> Section:
         labels = Panel(colored(self.labels, self.scores.classes), "Labels\nclass known on the ground")
@@ -219,10 +201,37 @@ class Gallery:
         return Panel(image, f"{title}\nheld-out macro F1 {item.f1_macro:.3f} (seed {item.seed})")
 
 
+def sensors_section(looks: Mapping[str, QuickLook], metres: float | None) -> Section:
+    """What each sensor of a cube looks like."""
+    pictures = tuple(
+        Picture(
+            panels_png([Panel(look.image, look.title) for look in row], metres),
+            "Quick-looks of " + ", ".join(look.title.replace("\n", ": ") for look in row),
+        )
+        for row in abreast(list(looks.values()))
+    )
+    return Section("sensors", "What the sensors saw", "One picture per sensor of the cube.", pictures)
+
+
+def availability_section(looks: Mapping[str, QuickLook], reader: CubeReader) -> Section:
+    """How much each sensor with time steps observed."""
+    timed = {name: look for name, look in looks.items() if reader.modalities[name].temporal}
+    worst = "; ".join(f"{name}: lowest {min(look.availability):.0%}" for name, look in timed.items())
+    pictures = (Picture(availability_png(timed), f"Observed pixels per time step. {worst}."),) if timed else ()
+    text = "Share of pixels observed in every band, per time step. Clouds make the gaps of optical sensors."
+    return Section("availability", "When they saw it", text, pictures)
+
+
 def write_poster(out: Path, target: Path) -> Path:
-    """Write the run's poster as a PNG."""
-    out, target = Path(out), Path(target)
-    target.write_bytes(Gallery(out, open_reader(cube_of(out)), read_scores(out)).poster())
+    """Write the run's poster as a PNG.
+
+    Raises:
+        MdicoError: the run's maps hold no classes.
+    """
+    out, target, scores = Path(out), Path(target), read_scores(out)
+    if not isinstance(scores, Scores):
+        raise MdicoError(f"{out}: a poster is of maps of classes. `mdico report` shows every kind.")
+    target.write_bytes(Gallery(out, open_reader(cube_of(out)), scores).poster())
     return target
 
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import zarr
 
@@ -20,7 +20,8 @@ from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import EXTRAS, beside_cog, read_legend, sensor_entries
-from mdico_cube.maps.outputs import NODATA
+from mdico_cube.maps.mapstore import task_of
+from mdico_cube.maps.outputs import MAIN, NODATA
 from mdico_cube.maps.polygons import VECTORS
 from mdico_cube.maps.write import find_maps, read_map
 
@@ -29,6 +30,7 @@ EXTENSIONS = (
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
     "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
 )
+RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 COLLECTION = "collection.json"
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _ZARR = "application/vnd.zarr; version=3"
@@ -39,8 +41,8 @@ _PARQUET = "application/vnd.apache.parquet"
 def write_item(source: Path, cube: Location, bundle: Path | Sequence[Path]) -> Path:
     """Write the STAC item of one map as `<stem>.json` beside `<stem>.tif`, whole or not at all.
 
-    It names the grid, the season, the classes with their colours, and links to the cube, to the items the cube was
-    built from and to the item of every model.
+    It names the grid, the season, the classes with their colours (the labels' bits, the value's scale), and links to
+    the cube, to the items the cube was built from and to the item of every model.
     Every address in it is relative, so a run's folder can move, but for a cube that lies elsewhere.
 
     Args:
@@ -64,7 +66,7 @@ def write_item(source: Path, cube: Location, bundle: Path | Sequence[Path]) -> P
     item = {
         "type": "Feature",
         "stac_version": STAC,
-        "stac_extensions": list(EXTENSIONS),
+        "stac_extensions": [*EXTENSIONS, *([RASTER] if "step" in facts else [])],
         "id": source.stem,
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "bbox": [west, south, east, north],
@@ -99,7 +101,7 @@ def write_collection(out: Path, name: str) -> Path | None:
         "stac_extensions": [],
         "id": "maps",
         "title": f"{name}: maps",
-        "description": "Land-cover maps; each says which sensor it was made with.",
+        "description": "Maps of one region; each says which sensor it was made with.",
         "license": "other",
         "extent": _extent(items),
         "summaries": {
@@ -203,16 +205,7 @@ def _relative(path: Location, target: Path) -> str:
 
 def _assets(source: Path, group: zarr.Group, classes: list[dict[str, Any]]) -> dict[str, Any]:
     byte = {"data_type": "uint8", "nodata": NODATA}
-    found: dict[str, Any] = {
-        "class": {
-            "href": f"./{source.stem}.tif",
-            "type": _COG,
-            "title": "Classes",
-            "roles": ["data"],
-            **byte,
-            "classification:classes": classes,
-        }
-    }
+    found: dict[str, Any] = {MAIN[task_of(group)]: _answer(source, group, classes)}
     for name in (name for name in EXTRAS if name in group):
         attrs = dict(group[name].attrs)
         asset = {
@@ -223,7 +216,8 @@ def _assets(source: Path, group: zarr.Group, classes: list[dict[str, Any]]) -> d
         }
         unit = {"unit": "%"} if attrs["units"] == "percent" else {}
         own = {"classification:classes": [stac_class(one) for one in sensor_entries(attrs)]} if name == "sensor" else {}
-        found[name] = {**asset, **byte, **unit, **own, **(_abstain(attrs) if name == "abstain" else {})}
+        bits = {"classification:bitfields": bitfields(attrs)} if name == "abstain" else {}
+        found[name] = {**asset, **byte, **unit, **own, **bits}
     found["zarr"] = {"href": f"./{source.name}", "type": _ZARR, "title": "The map as Zarr", "roles": ["data"]}
     for kind, media in VECTORS.items():
         href = f"./{source.stem}{kind}"
@@ -231,20 +225,40 @@ def _assets(source: Path, group: zarr.Group, classes: list[dict[str, Any]]) -> d
     return {key: asset for key, asset in found.items() if (source.parent / asset["href"]).exists()}
 
 
+def _answer(source: Path, group: zarr.Group, classes: list[dict[str, Any]]) -> dict[str, Any]:
+    """The asset of what the map tells."""
+    task, array = task_of(group), cast(Any, group[MAIN[task_of(group)]])
+    whole = array.dtype.kind != "f"
+    asset: dict[str, Any] = {
+        "href": f"./{source.stem}.tif",
+        "type": _COG,
+        "title": {"classes": "Classes", "multilabel": "Labels, one bit each"}.get(task, _sentence(dict(array.attrs))),
+        "roles": ["data"],
+        "data_type": array.dtype.name,
+        "nodata": int(array.fill_value) if whole else "nan",
+    }
+    if task == "regression":
+        facts = dict(array.attrs)
+        scale = {"raster:scale": facts["scale_factor"], "raster:offset": 0.0} if whole else {}
+        return {**asset, **scale, **({"unit": facts["units"]} if "units" in facts else {})}
+    if task == "multilabel":
+        return {**asset, "classification:bitfields": bitfields(dict(array.attrs))}
+    return {**asset, "classification:classes": classes}
+
+
 def _sentence(attrs: dict[str, Any]) -> str:
     name = str(attrs["long_name"])
     return name[0].upper() + name[1:]
 
 
-def _abstain(attrs: dict[str, Any]) -> dict[str, Any]:
-    """The bits of the layer abstain, as the classification extension writes them."""
+def bitfields(attrs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Bits of a layer, as the classification extension writes them."""
     names = str(attrs["flag_meanings"]).split(" ")
     classes = [[{"value": 0, "name": "no"}, {"value": 1, "name": "yes"}]] * len(names)
-    fields = [
+    return [
         {"offset": bit, "length": 1, "name": name, "description": name.replace("_", " "), "classes": values}
         for bit, (name, values) in enumerate(zip(names, classes, strict=True))
     ]
-    return {"classification:bitfields": fields}
 
 
 def _extent(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -17,15 +17,17 @@ from mdico_cube import __version__
 from mdico_cube.cube.ledger import DONE, FAILED, STATE_NAMES, Entry, Ledger, create_ledger
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.origin import shard_grid
-from mdico_cube.maps.outputs import NODATA, Bytes
-from mdico_cube.maps.predict import MapPlan, map_attrs, map_coords
+from mdico_cube.maps.outputs import MAIN, Bytes
+from mdico_cube.maps.predict import Known, MapPlan, map_attrs, map_coords
+from mdico_cube.spec import Floats
 
 LAYER = "map"
 """Name of a map's one ledger, as a cube has one per modality."""
 Place = tuple[int, int]
 """Row and column of a shard."""
 _DECIDES = {"bundle_digest": "bundle"} | {
-    key: key for key in ("precision", "backend", "outputs", "abstain", "mask", "window", "least", "int8")
+    key: key
+    for key in ("precision", "backend", "outputs", "abstain", "mask", "window", "least", "int8", "step", "device")
 }
 _BEFORE = {"precision": "32-true", "backend": "torch", "outputs": []}  # of maps that did not say it
 
@@ -41,7 +43,10 @@ def find_maps(out: Path) -> list[Path]:
 
 
 def open_map(path: Path) -> xr.Dataset:
-    """A map as a lazy Dataset of uint8 class, confidence and what else was asked for, 255 = no prediction."""
+    """A map as a lazy Dataset of its answer (class, labels or value) and what else was asked for.
+
+    Stored values: uint8, 255 = no prediction; a value is float32, NaN = none, or int16 with a scale.
+    """
     map_: xr.Dataset = xr.open_zarr(path, consolidated=False, mask_and_scale=False, decode_coords="all")
     return map_
 
@@ -54,7 +59,7 @@ def read_map(path: Path) -> zarr.Group:
     """
     try:
         group = zarr.open_group(path, mode="r")
-        _ = group["class"]
+        _ = group[MAIN[task_of(group)]]
         states = Ledger(path, LAYER).states()
     except (OSError, KeyError, ValueError) as error:
         raise MdicoError(f"map {path}: cannot be read as a map ({error}). Write it again with --overwrite.") from error
@@ -63,6 +68,20 @@ def read_map(path: Path) -> zarr.Group:
         why = f"{failed} of them could not be made" if failed else "writing was stopped"
         raise MdicoError(f"map {path}: {left} shards are missing because {why}. Finish it with --resume.")
     return group
+
+
+def task_of(group: zarr.Group) -> str:
+    """What a map tells: classes, labels side by side (multilabel), or a value (regression)."""
+    return str(group.attrs.get("task", "classes"))
+
+
+def unpacked(array: zarr.Array[Any], y: slice, x: slice) -> Floats:
+    """A block (h, w) of a map of a value, in its unit, NaN = no prediction."""
+    stored = np.asarray(array[y, x])
+    if stored.dtype.kind == "f":
+        return stored.astype(np.float32)
+    scale = np.float32(cast(float, array.attrs["scale_factor"]))
+    return np.where(stored == array.fill_value, np.float32(np.nan), stored * scale).astype(np.float32)
 
 
 def map_status(path: Path) -> dict[str, Any]:
@@ -117,7 +136,7 @@ def differences(plan: MapPlan, target: Path) -> list[str]:
     return _differences(plan, _known(Path(target)))
 
 
-def map_shard(plan: MapPlan, target: Path, place: Place, digest: str) -> Entry:
+def map_shard(plan: MapPlan, target: Path, place: Place, digest: str, known: Known | None = None) -> Entry:
     """Make one shard of a map: read, predict, write, and record it last.
 
     What lies in the way of this shard alone, as a damaged file of the cube, is recorded as failed.
@@ -127,13 +146,14 @@ def map_shard(plan: MapPlan, target: Path, place: Place, digest: str) -> Entry:
         target: its folder, as `prepare` left it.
         place: row and column.
         digest: of what decides the shard, from `MapPlan.digests`.
+        known: windows that were computed for other shards, as `MapPlan.keep_windows` gives them.
 
     Raises:
-        MdicoError: a bundle or the mask changed or is damaged: no shard can be made.
+        MdicoError: a bundle or the mask changed or is damaged, or the card is not there: no shard can be made.
         OSError: the disk is full or closed.
     """
     try:
-        stack = plan.predict(*shard_window(plan, place))
+        stack = plan.compute(plan.gather(*shard_window(plan, place)), known)
     except MdicoError as error:
         plan.check_models()
         return record_failure(target, place, digest, str(error))
@@ -146,7 +166,7 @@ def write_shard(plan: MapPlan, target: Path, place: Place, digest: str, stack: B
     window = shard_window(plan, place)
     for each in plan.variables:
         group[each.name][(..., *window)] = each.of(stack)
-    share = float((stack[0] != NODATA).mean())
+    share = float(plan.variables[0].predicted(stack).mean())
     entry = Entry(DONE, digest, valid_fraction=share, bytes_written=stack.nbytes, version=__version__)
     Ledger(target, LAYER, "r+").record(*place, entry)
     return entry
@@ -186,7 +206,7 @@ def _check_same(plan: MapPlan, target: Path, known: dict[str, Any]) -> None:
 
 def _differences(plan: MapPlan, known: dict[str, Any]) -> list[str]:
     facts, begun = {**plan.settings, **map_attrs(plan)}, {**_BEFORE, **known}
-    found = [what for key, what in _DECIDES.items() if begun.get(key) != facts[key]]
+    found = [what for key, what in _DECIDES.items() if begun.get(key) != facts.get(key)]
     return found if begun.get("grid_digest") == facts["grid_digest"] else [*found, "cube"]
 
 
@@ -197,7 +217,7 @@ def _shown(plan: MapPlan, what: str) -> str:
         return str(plan.cube)
     if what == "int8":
         return "the bundle's calibration as it is now"
-    value = getattr(plan.options, what)
+    value = plan.device if what == "device" else getattr(plan.options, what)
     if what == "outputs":
         return ", ".join(value) or "class and confidence alone"
     return "none" if value is None else str(value)
@@ -228,10 +248,10 @@ def _create(plan: MapPlan, folder: Path) -> None:
         group.create_array(
             each.name,
             shape=(*lead, height, width),
-            dtype="uint8",
+            dtype=each.dtype,
             chunks=(*lead, reader.chunk, reader.chunk),
             shards=(*lead, reader.shard, reader.shard),
-            fill_value=NODATA,
+            fill_value=each.missing,
             dimension_names=each.dims,
             attributes=each.attrs,
         )

@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.cog import read_legend
+from mdico_cube.maps.mapstore import task_of
 from mdico_cube.maps.outputs import NODATA, Bytes
 from mdico_cube.maps.write import open_map, read_map
 from mdico_cube.patches.vectors import on_crs
@@ -60,6 +61,8 @@ def write_polygons(source: Path, target: Path, smallest: int = 1) -> Path:
     if target.suffix.lower() not in VECTORS:
         raise MdicoError(f"polygons {target}: is neither of {' and '.join(VECTORS)}. Name a file that ends like this.")
     group = read_map(source)
+    if task_of(group) != "classes":
+        raise MdicoError(f"map {source}: holds no classes, and polygons are of classes. Use its GeoTIFF.")
     array: Any = group["class"]
     geobox: GeoBox = open_map(source).odc.geobox
     legend = {item.value: item for item in read_legend(group)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,22 @@ from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import Location, locate
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.blend import Input
-from mdico_cube.maps.block import PIXELS, predict_block, predict_together, predict_windows, stack_depth
+from mdico_cube.maps.block import PIXELS, predict_block, predict_together, predict_windows
+from mdico_cube.maps.feed import settled, torch_device
 from mdico_cube.maps.forms import Loaded, load
 from mdico_cube.maps.mask import AreaMask, area_mask
 from mdico_cube.maps.origin import Digests, cube_digest, grid_digest, lacking, shard_digests
-from mdico_cube.maps.outputs import LABEL, NODATA, Bytes, Layers, Variable, depth, variables
+from mdico_cube.maps.outputs import LABEL, NODATA, Bytes, Layers, Variable, depth, stack_depth, variables
 from mdico_cube.maps.route import assign, ranked
-from mdico_cube.recipe import MapOptions
+from mdico_cube.maps.window_cache import BYTES, Windows
+from mdico_cube.recipe import MapOptions, Precision
 from mdico_cube.recipe.load import parse_section
 from mdico_cube.spec import Bools, LabelClass
 
-__all__ = ["CHANGED", "PIXELS", "MapPlan", "plan_map", "predict_block", "predict_map"]
+__all__ = ["PIXELS", "MapPlan", "plan_map", "predict_block", "predict_map"]
 
-CHANGED = "bf16_changed_classes"
-"""Score of a bundle: share of validation pixels whose class is another one in bf16."""
+Known = Sequence[Windows | None]
+"""Per bundle of a map the windows that were computed already; None for one that looks at single pixels."""
 AUTO, FUSED = "auto", "fused"
 """Stand in place of a sensor's name where a map takes the best one at each pixel, or all that were observed."""
 
@@ -88,6 +90,8 @@ class MapPlan:
     """One, or several from the best to the last: then each pixel takes the first that was observed there."""
     options: MapOptions = field(default_factory=MapOptions)
     mask: AreaMask | None = None
+    device: str = "cpu"
+    """What computes: "cpu", "cuda" or one card such as "cuda:1"."""
 
     @property
     def reader(self) -> CubeReader:
@@ -126,7 +130,13 @@ class MapPlan:
     @property
     def layers(self) -> Layers:
         """What the map holds beside class and confidence."""
-        return Layers.of(self.options, self.modalities if self.routed or self.fused else (), self.fused)
+        sensors = self.modalities if self.routed or self.fused else ()
+        return Layers.of(self.options, sensors, self.fused, self.task, self.loaded.scale)
+
+    @property
+    def task(self) -> str:
+        """What the map tells: classes, labels side by side (multilabel), or a value (regression)."""
+        return self.loaded.task
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
@@ -158,6 +168,8 @@ class MapPlan:
             "mask": self.mask and self.mask.digest,
             "window": options.window if self.reach else None,
             "least": options.least if self.routed else None,
+            **({"step": options.step} if options.step is not None else {}),
+            **({"device": "cuda"} if self.device != "cpu" else {}),
         }
 
     def _quantised(self) -> list[str] | None:
@@ -175,7 +187,8 @@ class MapPlan:
         return lacking(self.reader, self.modalities, self.reach)
 
     def check_models(self) -> None:
-        """Raise MdicoError where a bundle changed since the plan was made, is gone or damaged."""
+        """Raise MdicoError where a bundle changed since the plan was made, is gone or damaged, or no card is there."""
+        torch_device(self.device)
         for member in self.members:
             assert member.loaded
 
@@ -207,35 +220,48 @@ class MapPlan:
                 break  # the sensors behind it are not needed here
         return Gathered(y, x, wanted, found.corner, tuple(inputs))
 
-    def compute(self, found: Gathered) -> Bytes:
-        """Map what was read: (L, h, w) in the order of `variables`."""
+    def compute(self, found: Gathered, known: Known | None = None) -> Bytes:
+        """Map what was read: (L, h, w) in the order of `variables`.
+
+        Args:
+            found: what `gather` gave.
+            known: per member the windows that were computed for other blocks; None = none is kept.
+        """
+        known = known or [None] * len(self.members)
         shape, layers = found.wanted.shape, self.layers
         stack = np.full((stack_depth(len(self.classes), layers), *shape), NODATA, np.uint8)
         if not found.inputs:
             return stack
         if not self.routed:
-            return self._member(self.members[0], found, found.inputs[0], found.wanted)
+            return self._member(self.members[0], found, found.inputs[0], found.wanted, known[0])
         chosen = assign([found.own(each[0]) for each in found.inputs], found.wanted, self.options.least)
-        for number, (member, inputs) in enumerate(zip(self.members, found.inputs, strict=False)):
+        for number, (member, inputs, windows) in enumerate(zip(self.members, found.inputs, known, strict=False)):
             mine = chosen == number
             if mine.any():
-                stack[:, mine] = self._member(member, found, inputs, mine)[:, mine]
+                stack[:, mine] = self._member(member, found, inputs, mine, windows)[:, mine]
         counts = np.where(found.wanted, chosen + 1, NODATA).astype(np.uint8)
         stack[-1] = counts
         if layers.observations:
             stack[-2, counts == 0] = 0
         return stack
 
-    def _member(self, member: Member, found: Gathered, inputs: tuple[Input, ...], wanted: Bools) -> Bytes:
+    def _member(
+        self, member: Member, found: Gathered, inputs: tuple[Input, ...], wanted: Bools, known: Windows | None
+    ) -> Bytes:
         """One bundle's stack."""
-        loaded, options, layers = member.loaded, self.options, self.layers
-        tiling = loaded.tiling(options.window)
+        loaded, options, layers = member.loaded, self.options, replace(self.layers, scale=member.loaded.scale)
+        tiling, room = loaded.tiling(options.window), loaded.room(options, self.device)
         values = class_values(loaded.classes)
         if tiling is not None:
-            model, block = loaded.image_scorer(options), (found.y, found.x)
-            return predict_windows(model, inputs, found.corner, block, tiling, values, layers, wanted)
+            model, block = loaded.image_scorer(options, self.device), (found.y, found.x)
+            return predict_windows(model, inputs, found.corner, block, tiling, values, layers, wanted, room, known)
         own = [self._cut(found, one) for one in inputs] if self.reach else inputs
-        return predict_together(loaded.scorer(options), own, values, options.pixels, layers, wanted)
+        return predict_together(loaded.scorer(options, self.device), own, values, room, layers, wanted)
+
+    def keep_windows(self) -> Known:
+        """Room for the windows of every bundle that looks at neighbours, for as long as one map is made."""
+        tilings = [member.loaded.tiling(self.options.window) for member in self.members]
+        return [None if tiling is None else Windows(BYTES // len(tilings)) for tiling in tilings]
 
     def _cut(self, found: Gathered, one: Input) -> Input:
         top, left = found.y.start - found.corner[0], found.x.start - found.corner[1]
@@ -249,7 +275,8 @@ def plan_map(cube: Location, bundle: Path | Sequence[Path], **options: Any) -> M
     Args:
         cube: where the cube lies.
         bundle: folder of one bundle, or of several: then each pixel takes the best that was observed there.
-        options: of `mdico_cube.recipe.MapOptions`: pixels, precision, backend, outputs, mask, abstain, window, least.
+        options: of `mdico_cube.recipe.MapOptions`: pixels, device, precision, backend, outputs, step, mask, abstain,
+            window, least.
 
     Raises:
         MdicoError: no such cube or bundle, bands, units or steps differ, an option that is none, or one that the bundle
@@ -267,15 +294,10 @@ def plan_map(cube: Location, bundle: Path | Sequence[Path], **options: Any) -> M
                     f"It holds: {', '.join(reader.modalities)}."
                 )
             check_fit(config, reader.modalities[name], reader.steps(name))
-            if config.task.kind != "classes":
-                raise MdicoError(
-                    f"bundle {loaded.path}: its model gives {config.task.kind} outputs, and maps hold classes. Predict "
-                    "with load_bundle(...).answer(images, valid)."
-                )
         loaded.check(wanted)
     members = tuple(Member(loaded.path, loaded.digest, loaded.sensors) for loaded in ranked(found))
     mask = None if wanted.mask is None else area_mask(wanted.mask, reader.geobox)
-    plan = MapPlan(cube, members, wanted, mask)
+    plan = MapPlan(cube, members, wanted, mask, settled(wanted.device))
     assert plan.reach >= 0  # a window that does not suit the model is refused here
     return plan
 
@@ -292,7 +314,8 @@ def predict_map(cube: Location, bundle: Path | Sequence[Path], **options: Any) -
 
     Returns:
         Dataset of class(y, x) and confidence(y, x), uint8, 255 = no prediction, with x, y and spatial_ref; the extras
-        are uint8 too, probabilities(label, y, x) with the map values as coordinate.
+        are uint8 too, probabilities(label, y, x) with the map values as coordinate. Of a multi-label bundle
+        labels(y, x) in bits and probabilities stand in their place, of a regression value(y, x), NaN = no prediction.
 
     Raises:
         MdicoError: the bundle does not fit the cube.
@@ -359,15 +382,18 @@ def map_attrs(plan: MapPlan) -> dict[str, Any]:
     """What a map says about itself: how it was made and with what."""
     loaded, settings = plan.loaded, plan.settings
     config = loaded.configs[0]
-    loss = {CHANGED: config.scores[CHANGED]} if plan.options.precision == "bf16" and CHANGED in config.scores else {}
+    name = change_name(plan.options.precision, plan.task)
+    loss = {name: config.scores[name]} if name in config.scores else {}
     if plan.options.precision == "int8" and config.int8 is not None:
-        loss = {"int8_changed_classes": config.int8.changed}
+        loss = {name: config.int8.changed}
     title = config.title or config.modality if plan.modality == config.modality else _TITLES[plan.modality]
-    told = {key: settings[key] for key in ("abstain", "mask", "window", "least", "int8") if settings[key] is not None}
+    names = ("abstain", "mask", "window", "least", "int8", "step", "device")
+    told = {key: settings[key] for key in names if settings.get(key) is not None}
     return {
         "Conventions": "CF-1.11",
         "title": f"{title} alone, {config.method}" if plan.modality == config.modality else f"{title}, {config.method}",
         "method": config.method,
+        **({} if plan.task == "classes" else {"task": plan.task, "task_options": _task_options(plan)}),
         "modality": plan.modality,
         "modalities": list(plan.modalities),
         "sensor": title,
@@ -385,6 +411,18 @@ def map_attrs(plan: MapPlan) -> dict[str, Any]:
     }
 
 
+def _task_options(plan: MapPlan) -> dict[str, Any]:
+    """What a score has to know of labels side by side: when a class counts as there, and in which square."""
+    config = plan.loaded.configs[0]
+    return {"share": config.task.share, "patch": config.encoder.pool} if plan.task == "multilabel" else {}
+
+
+def change_name(precision: Precision, task: str) -> str:
+    """Score of a bundle: what a shorter arithmetic changes in the answers of validation pixels."""
+    return f"{precision}_{_CHANGES[task]}"
+
+
+_CHANGES = {"classes": "changed_classes", "multilabel": "changed_labels", "regression": "rms_change"}
 _TITLES = {AUTO: "The best sensor observed at each pixel", FUSED: "All sensors observed at each pixel"}
 
 

@@ -19,11 +19,13 @@ from mdico_cube import __version__
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import cube_of
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.evaluate import read_scores
+from mdico_cube.maps.evaluate import AnyScores, read_scores
 from mdico_cube.maps.gallery import Gallery, Picture
 from mdico_cube.maps.scores import Gain, Scores, Summary, signed
 from mdico_cube.maps.sources import source_rows
 from mdico_cube.maps.style import method_name
+from mdico_cube.maps.task_gallery import TaskGallery
+from mdico_cube.maps.task_scores import FigureGain, FigureSummary, TaskScores
 from mdico_cube.recipe import Recipe
 
 _PACKAGES = ("numpy", "xarray", "dask", "zarr", "odc-stac", "rasterio", "torch", "lightning", "scikit-learn")
@@ -58,7 +60,7 @@ def write_report(
     if target.exists() and not overwrite:
         raise MdicoError(f"report {target}: exists already. Use --overwrite to replace it.")
     scores, reader = read_scores(out), open_reader(cube_of(out))
-    gallery = Gallery(out, reader, scores)
+    gallery = Gallery(out, reader, scores) if isinstance(scores, Scores) else TaskGallery(out, reader, scores)
     html = _template().render(
         title=recipe.name,
         lead=_lead(recipe, reader),
@@ -66,7 +68,9 @@ def write_report(
         verdicts=[verdict(gain) for gain in scores.gains],
         absent=scores.absent,
         paper=any(item.protocol == "paper" for item in scores.maps),
-        rows=_rows(scores),
+        columns=_columns(scores),
+        rows=_rows(scores) if isinstance(scores, Scores) else _task_rows(scores),
+        about=_ABOUT[scores.task],
         sections=gallery.sections(),
         sources=source_rows(cube_of(out), reader),
         provenance=_provenance(out, timings or {}),
@@ -82,12 +86,13 @@ def write_report(
     return target
 
 
-def verdict(gain: Gain) -> Verdict:
+def verdict(gain: Gain | FigureGain) -> Verdict:
     """Say plainly whether a method gained or lost against the independent baseline for one sensor."""
-    mean, sd, seeds = gain.f1_macro.mean, gain.f1_macro.sd, gain.f1_macro.seeds
+    figure, by = ("macro F1", gain.f1_macro) if isinstance(gain, Gain) else (gain.figure, gain.change)
+    mean, sd, seeds = by.mean, by.sd, by.seeds
     nil, unclear = abs(mean) < 0.0005, sd is not None and abs(mean) < sd
     kind = "even" if nil or unclear else "gain" if mean > 0 else "loss"
-    change = f"{'gained' if mean > 0 else 'lost'} {abs(mean):.3f} in macro F1"
+    change = f"{'gained' if mean > 0 else 'lost'} {abs(mean):.3f} in {figure}"
     change = "neither gained nor lost" if nil else change
     text = f"With {gain.sensor} alone, {method_name(gain.method)} {change} against independent training"
     if sd is None:
@@ -127,7 +132,7 @@ def _sensor(reader: CubeReader, name: str) -> str:
     return (reader.modalities[name].title if name in reader.modalities else "") or name
 
 
-def _facts(recipe: Recipe, reader: CubeReader, scores: Scores) -> list[tuple[str, str]]:
+def _facts(recipe: Recipe, reader: CubeReader, scores: AnyScores) -> list[tuple[str, str]]:
     """What was done, as (name, value)."""
     found = reader.modalities.items()
     seeds = sorted({item.seed for item in scores.maps})
@@ -139,7 +144,10 @@ def _facts(recipe: Recipe, reader: CubeReader, scores: Scores) -> list[tuple[str
             "Sensors",
             "; ".join(f"{item.title or name}: {', '.join(item.band_names)}" for name, item in found),
         ),
-        ("Classes", ", ".join(item.name for item in scores.classes)),
+        (
+            {"classes": "Classes", "multilabel": "Labels"}.get(scores.task, "Value"),
+            ", ".join(item.name for item in scores.classes),
+        ),
         ("Held out", f"{first.pixels:,} labelled pixels in {recipe.samples.block}-pixel blocks"),
         ("Seeds", ", ".join(map(str, seeds))),
         ("Protocol", _protocol(recipe.colearn.protocol)),
@@ -179,6 +187,43 @@ def _protocol(name: str) -> str:
     }[name]
 
 
+_ABOUT = {
+    "classes": "A pixel without a prediction counts as an error.",
+    "multilabel": "Labels of a pixel without a prediction count as absent.",
+    "regression": "RMSE, MAE and bias stand in the value's unit, rRMSE is the RMSE as a share of the mean. "
+    "Pixels without a prediction are left out.",
+}
+
+
+def _columns(scores: AnyScores) -> list[str]:
+    """Figures of the score table, the one that decides first."""
+    if isinstance(scores, Scores):
+        return ["macro F1", "accuracy", "weighted F1", "macro recall", "kappa"]
+    return list(scores.names.values())
+
+
+def _task_rows(scores: TaskScores) -> list[dict[str, Any]]:
+    """As `_rows`, of labels or of a value."""
+    gains, rows, last = {(gain.modality, gain.method): gain for gain in scores.gains}, [], ""
+    for row in scores.summary:
+        gain = gains.get((row.modality, row.method))
+        main, *others = row.figures.values()
+        rows.append(
+            {
+                "sensor": row.sensor if row.modality != last else "",
+                "method": method_name(row.method) + ("" if row.protocol == "honest" else " (paper protocol)"),
+                "gain": signed(gain.change) if gain else "",
+                "kind": verdict(gain).kind if gain else "",
+                "values": [f"{value.mean:.3f}" for value in others],
+                "main": str(main),
+                "unpredicted": _unpredicted(scores, row),
+                "seeds": main.seeds,
+            }
+        )
+        last = row.modality
+    return rows
+
+
 def _rows(scores: Scores) -> list[dict[str, Any]]:
     """The score table: one row per sensor and method."""
     gains = {(gain.modality, gain.method): gain for gain in scores.gains}
@@ -191,9 +236,11 @@ def _rows(scores: Scores) -> list[dict[str, Any]]:
                 "method": method_name(row.method) + ("" if row.protocol == "honest" else " (paper protocol)"),
                 "gain": signed(gain.f1_macro) if gain else "",
                 "kind": verdict(gain).kind if gain else "",
-                "accuracy": str(row.accuracy),
-                "values": [f"{value.mean:.3f}" for value in (row.f1_weighted, row.recall_macro, row.kappa)],
-                "f1": str(row.f1_macro),
+                "values": [
+                    str(row.accuracy),
+                    *(f"{value.mean:.3f}" for value in (row.f1_weighted, row.recall_macro, row.kappa)),
+                ],
+                "main": str(row.f1_macro),
                 "unpredicted": _unpredicted(scores, row),
                 "seeds": row.f1_macro.seeds,
             }
@@ -202,7 +249,7 @@ def _rows(scores: Scores) -> list[dict[str, Any]]:
     return rows
 
 
-def _unpredicted(scores: Scores, row: Summary) -> str:
+def _unpredicted(scores: AnyScores, row: Summary | FigureSummary) -> str:
     shares = [m.unpredicted for m in scores.maps if (m.method, m.modality) == (row.method, row.modality)]
     return f"{sum(shares) / len(shares):.1%}"
 

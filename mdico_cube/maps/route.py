@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,7 +34,7 @@ def assign(masks: Sequence[Bools], wanted: Bools, least: int = 1, settle: bool =
 
 
 def ranked(bundles: Sequence[Loaded]) -> list[Loaded]:
-    """Bundles from the best to the last by the macro F1 of each sensor alone on its validation split.
+    """Bundles from the best to the last by the macro F1 (R2 of a value) of each sensor alone on its validation split.
 
     Raises:
         MdicoError: none, two of one sensor, or bundles of other classes or splits.
@@ -45,7 +46,7 @@ def ranked(bundles: Sequence[Loaded]) -> list[Loaded]:
         config = other.configs[0]
         if len(other.sensors) > 1 or len(bundles[0].sensors) > 1:
             raise MdicoError(f"bundle {other.path}: fuses sensors and cannot be chosen among. Name it alone.")
-        if config.classes != first.classes:
+        if (config.classes, config.task.kind) != (first.classes, first.task.kind):
             raise MdicoError(f"bundle {other.path}: has other classes than {bundles[0].path}. Train them together.")
         if config.protocol != first.protocol:
             raise MdicoError(
@@ -56,4 +57,10 @@ def ranked(bundles: Sequence[Loaded]) -> list[Loaded]:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise MdicoError(f"bundles: two of them map with {twice[0]}. Name one bundle per sensor.")
-    return sorted(bundles, key=lambda bundle: -(bundle.configs[0].training.val_f1 or 0.0))
+    return sorted(bundles, key=_figure, reverse=True)
+
+
+def _figure(bundle: Loaded) -> float:
+    training = bundle.configs[0].training
+    known = training.val_r2 if bundle.task == "regression" else training.val_f1
+    return -math.inf if known is None else known

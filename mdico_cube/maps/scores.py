@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -108,6 +108,11 @@ class Scores:
     maps: tuple[MapScores, ...]
 
     @property
+    def task(self) -> str:
+        """What the maps tell."""
+        return "classes"
+
+    @property
     def absent(self) -> tuple[str, ...]:
         """Classes without a held-out label: they take no part in the means over classes."""
         support = [sum(item.classes[k].support for item in self.maps) for k in range(len(self.classes))]
@@ -116,15 +121,19 @@ class Scores:
     @property
     def summary(self) -> tuple[Summary, ...]:
         """Mean and spread over seeds, in the order in which modality and method first occur."""
-        return tuple(_summary(key, maps) for key, maps in _grouped(self.maps).items())
+        return tuple(_summary(key, maps) for key, maps in grouped(self.maps).items())
 
     @property
     def gains(self) -> tuple[Gain, ...]:
         """Every other method against the independent one, per modality; only seeds that both have."""
-        groups = _grouped(self.maps)
+        groups = grouped(self.maps)
         pairs = [(key, groups.get((key[0], BASELINE, key[2]))) for key in groups if key[1] != BASELINE]
         gains = [_gain(groups[key], base) for key, base in pairs if base]
         return tuple(gain for gain in gains if gain is not None)
+
+    def table(self, title: str = "Held-out scores of maps", runs: str = "seeds") -> Table:
+        """The summary for a terminal: one line per sensor and method, with the gain over the independent baseline."""
+        return _classes_table(self, title, runs)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON-ready data; summary and gains are written for readers and computed again when read."""
@@ -187,15 +196,32 @@ def _kappa(label: Counts, predicted: Counts, weight: Counts) -> float:
     return float(cohen_kappa_score(label[used], predicted[used], sample_weight=weight[used]))
 
 
-def _grouped(maps: tuple[MapScores, ...]) -> dict[tuple[str, str, str], list[MapScores]]:
+class Scored(Protocol):
+    """Any map's scores."""
+
+    @property
+    def method(self) -> str: ...  # noqa: D102
+    @property
+    def modality(self) -> str: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+    @property
+    def protocol(self) -> str: ...  # noqa: D102
+
+
+S = TypeVar("S", bound=Scored)
+
+
+def grouped(maps: tuple[S, ...]) -> dict[tuple[str, str, str], list[S]]:
     """Maps by (modality, method, protocol): sensors in order of their names, the baseline first within each."""
-    groups: dict[tuple[str, str, str], list[MapScores]] = defaultdict(list)
+    groups: dict[tuple[str, str, str], list[S]] = defaultdict(list)
     for item in sorted(maps, key=lambda m: (m.modality, m.method != BASELINE, m.method, m.protocol, m.seed)):
         groups[item.modality, item.method, item.protocol].append(item)
     return groups
 
 
-def _spread(values: list[float]) -> Spread:
+def spread(values: list[float]) -> Spread:
+    """Mean and standard deviation over seeds."""
     return Spread(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
@@ -203,7 +229,7 @@ def _summary(key: tuple[str, str, str], maps: list[MapScores]) -> Summary:
     modality, method, protocol = key
     names = ("f1_macro", "f1_weighted", "accuracy", "recall_macro", "kappa")
     sensor = maps[0].sensor
-    return Summary(method, modality, sensor, protocol, *(_spread([getattr(m, name) for m in maps]) for name in names))
+    return Summary(method, modality, sensor, protocol, *(spread([getattr(m, name) for m in maps]) for name in names))
 
 
 def _gain(maps: list[MapScores], baseline: list[MapScores]) -> Gain | None:
@@ -215,12 +241,23 @@ def _gain(maps: list[MapScores], baseline: list[MapScores]) -> Gain | None:
     accuracy = [mine.accuracy - other.accuracy for mine, other in pairs]
     first = maps[0]
     return Gain(
-        first.method, first.modality, first.sensor, _spread(f1), _spread(accuracy), sum(value > 0 for value in f1)
+        first.method, first.modality, first.sensor, spread(f1), spread(accuracy), sum(value > 0 for value in f1)
     )
 
 
-def scores_table(scores: Scores, title: str = "Held-out scores of maps", runs: str = "seeds") -> Table:
+class Tabled(Protocol):
+    """Scores of any kind."""
+
+    def table(self, title: str, runs: str) -> Table:
+        """See `scores_table`."""
+
+
+def scores_table(scores: Tabled, title: str = "Held-out scores of maps", runs: str = "seeds") -> Table:
     """The summary for a terminal: one line per sensor and method, with the gain over the independent baseline."""
+    return scores.table(title, runs)
+
+
+def _classes_table(scores: Scores, title: str, runs: str) -> Table:
     table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("sensor", "method"):
         table.add_column(name, no_wrap=True)

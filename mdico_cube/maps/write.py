@@ -10,7 +10,7 @@ from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.ledger import FAILED, Entry
 from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.crew import make_shards
+from mdico_cube.maps.crew import in_process, make_shards
 from mdico_cube.maps.mapstore import (
     Place,
     differences,
@@ -49,7 +49,8 @@ def write_map(
         resume: compute only the shards a stopped run left out, and those whose pixels the cube has anew.
         workers: shards made at the same time, each with its share of the cores; default one per core.
         cluster: who makes them: threads of this process (default), Dask workers on this machine or a scheduler's.
-        options: of `mdico_cube.recipe.MapOptions`: pixels, precision, backend, outputs, mask, abstain, window, least.
+        options: of `mdico_cube.recipe.MapOptions`: pixels, device, precision, backend, outputs, step, mask, abstain,
+            window, least.
 
     Returns:
         The target.
@@ -60,11 +61,13 @@ def write_map(
     """
     target = Path(target)
     plan = plan_map(cube, bundle, **options)
-    for member in plan.members:
-        member.loaded.prepare(plan.options)
+    section = cluster_for(cluster or ClusterSection(), workers)
+    if in_process(section) or section.settled == "local":  # elsewhere the workers have the card
+        for member in plan.members:
+            member.loaded.prepare(plan.options, plan.device)
     with mendable(target):
         due = prepare(plan, target, overwrite, resume)
-        entries = _compute(plan, target, due, cluster_for(cluster or ClusterSection(), workers))
+        entries = _compute(plan, target, due, section)
     failed = [entry.error for entry in entries if entry.state == FAILED]
     if failed:
         raise MdicoError(

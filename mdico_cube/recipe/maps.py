@@ -10,6 +10,7 @@ from pydantic import Field
 from mdico_cube.recipe.section import Section, Share
 from mdico_cube.recipe.training import Engine, Precision
 
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
 MapOutput = Literal["probabilities", "entropy", "observations", "applicability"]
 
 TOGETHER = ("auto", "fused")
@@ -20,7 +21,11 @@ class MapOptions(Section):
     """How one map is made and what it holds."""
 
     pixels: Annotated[int, Field(ge=1)] = 1024
-    """Pixels that go through the model at once: small enough to stay in the processor's cache."""
+    """Pixels that go through the model at once on a processor: small enough to stay in its cache. A GPU takes as many
+    as its memory holds."""
+    device: Device = "auto"
+    """What computes: cpu; cuda = a GPU, or with Dask one per worker; cuda:1 = the second one; auto = a GPU where torch
+    sees one."""
     precision: Precision = "32-true"
     """Arithmetic of the model: bf16 is about twice and int8 about four times as fast where the processor knows it, and
     they change a few classes; the share is measured on the validation windows and written into the bundle's scores and
@@ -29,10 +34,13 @@ class MapOptions(Section):
     """What computes the model: torch (always the same bits), compile (torch.compile), onnx (ONNX Runtime) or openvino;
     each is compared with the plain model when it is loaded."""
     outputs: tuple[MapOutput, ...] = ()
-    """A map's extras beside class and confidence: probabilities and entropy in percent, observations = valid steps,
-    applicability = distance to the training data in percent of the distance that still counts as known."""
+    """A map's extras beside class and confidence, labels and the probability of each, or a value: probabilities and
+    entropy in percent (not of a value), observations = valid steps, applicability = distance to the training data in
+    percent of the distance that still counts as known."""
     mask: Path | None = None
     """Vector file whose polygons are mapped; everything else stays empty and is not read. null = the whole cube."""
+    step: Annotated[float, Field(gt=0)] | None = None
+    """Of a map of a value: what one count of a 16-bit integer is worth, such as 0.01; null = float32."""
     abstain: Share | None = None
     """Smallest class probability that counts as an answer: a layer `abstain` marks the pixels below it, and with the
     output applicability those beyond what was trained on. Their class is still written. null = no such layer."""

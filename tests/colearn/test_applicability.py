@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdico_cube.colearn.applicability import Reference, beheaded, measure, references
+from mdico_cube.colearn.fast import PlainForm, fast_form
 from mdico_cube.colearn.registry import METHODS, get_method
 from mdico_cube.errors import MdicoError
 
@@ -74,6 +75,24 @@ def test_a_beheaded_model_gives_what_its_head_reads(method):
     head = next(module for name, module in path.named_modules() if name.rsplit(".", 1)[-1] == "head")
     assert torch.allclose(head(embedding), before, atol=1e-6)
     assert torch.equal(path(batch.images["optical"], batch.valid["optical"]), before)  # the model itself is as it was
+
+
+@pytest.mark.parametrize("method", ["independent", "mdico", "fullco", "plus"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16"])
+def test_one_pass_gives_the_same_logits_and_what_the_head_reads(method, precision):
+    method = "mdico-plus" if method == "plus" else method
+    inputs = make_inputs()
+    path = get_method(method)(inputs, len(LEGEND), make_section(), None).eval().single("optical")
+    batch = make_batch(inputs, 5)
+    images, valid = batch.images["optical"], batch.valid["optical"]
+    values, seen = images.permute(1, 2, 0, 3, 4).flatten(2), valid.transpose(0, 1).flatten(1)  # (T, C, N), (T, N)
+    with torch.inference_mode():
+        logits = fast_form(path, precision)(values, seen)
+        both = fast_form(path, precision, embedding=True)(values, seen)
+        embedding = PlainForm(beheaded(path))(values, seen)
+    assert torch.equal(both[:, : logits.shape[1]], logits)
+    close = 1e-4 if precision == "32-true" else 0.05
+    torch.testing.assert_close(both[:, logits.shape[1] :], embedding, rtol=close, atol=close)
 
 
 def test_references_look_at_labelled_and_observed_pixels_alone():

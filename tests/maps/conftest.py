@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from mdico_cube.colearn.bundle import CONFIG, save_bundle
 from mdico_cube.colearn.bundle_config import read_config
 from mdico_cube.colearn.joint import save_joint
 from mdico_cube.colearn.registry import get_method
+from mdico_cube.colearn.tasks import FIGURE, Scale
+from mdico_cube.colearn.trained import UNSCALED
 from mdico_cube.colearn.trainer import TrainedModel
 from mdico_cube.cube.labels import write_labels
 from mdico_cube.cube.layer import Layer
@@ -74,8 +77,10 @@ class Run:
     def make_cube(self, path: Path, seed: int) -> None:
         make_cube(path, seed)
 
-    def make_bundles(self, folder: Path, method: str, seed: int, encoder: dict[str, object] | None = None) -> None:
-        make_bundles(folder, method, seed, encoder)
+    def make_bundles(
+        self, folder: Path, method: str, seed: int, encoder: dict[str, object] | None = None, **facts: Any
+    ) -> None:
+        make_bundles(folder, method, seed, encoder, **facts)
 
     def bundle(self, modality: str = "sentinel2", method: str = "mdico", seed: int = 0) -> Path:
         return self.out / "bundles" / method / f"seed-{seed}" / modality
@@ -136,7 +141,7 @@ def copy_of(master: Path, out: Path, monkeypatch) -> Run:
     folds = np.ones(SHAPE, np.uint8)
     folds[:, 20:36] = 3
     folds[:, 16:20] = 0
-    for module in ("evaluate", "gallery"):
+    for module in ("evaluate", "gallery", "task_gallery"):
         split = SimpleNamespace(folds=lambda reader, y, x: folds[y, x])
         monkeypatch.setattr(f"mdico_cube.maps.{module}.open_split", lambda path, split=split: split)
     return Run(out, folds)
@@ -175,12 +180,21 @@ def _fill(path: Path, reader: CubeReader, modality: Modality, truth: np.ndarray,
     array[...] = modality.storage.pack(values)
 
 
-def make_bundles(folder: Path, method: str, seed: int, encoder: dict[str, object] | None = None) -> None:
+def make_bundles(
+    folder: Path,
+    method: str,
+    seed: int,
+    encoder: dict[str, object] | None = None,
+    task: dict[str, object] | None = None,
+    classes: tuple[LabelClass, ...] = CLASSES,
+    scale: Scale = UNSCALED,
+) -> None:
     """Bundles of untrained networks: what they predict is arbitrary, but it is a real function of the pixels."""
     section = ColearnSection(
         modalities=("sentinel1", "sentinel2"),
         methods=(method,),
         encoder={"width": 8, "hidden": 6, "dense": 12, **(encoder or {})},
+        task=task or {},
     )
     inputs = {}
     for name in section.modalities:
@@ -190,21 +204,24 @@ def make_bundles(folder: Path, method: str, seed: int, encoder: dict[str, object
         std = (0.05,) * count if name == "sentinel2" else (2.0,) * count
         inputs[name] = InputSpec(modality, STEPS, BandStats(mean, std, 100))
     torch.manual_seed(seed + 10 * (method == "mdico"))
-    model = get_method(method)(inputs, len(CLASSES), section, None).eval()
+    model = get_method(method)(inputs, len(classes), section, None).eval()
     for name in section.modalities:
-        _balance(model.single(name), inputs[name])
+        _balance(model.single(name), inputs[name], len(classes))
+    figure = f"val_{FIGURE[section.task.kind][0]}"
     row = {
         "epoch": 0,
         "train_loss": 1.0,
         "val_loss": 1.0,
-        "val_f1": 0.5,
-        "val_f1_sentinel1": 0.5,
-        "val_f1_sentinel2": 0.7,
+        figure: 0.5,
+        f"{figure}_sentinel1": 0.5,
+        f"{figure}_sentinel2": 0.7,
     }
-    trained = TrainedModel(model, method, inputs, CLASSES, section, [row], 0, 10, (4, 3, 3), 1.0, seed)
+    trained = TrainedModel(
+        model, method, inputs, classes, section, [row], 0, 10, (4, 3, 3)[: len(classes)], 1.0, seed, scale
+    )
     draw = torch.Generator().manual_seed(seed)
     batches = [_windows(inputs, 60, draw) for _ in range(2)]
-    known = references({name: model.single(name) for name in inputs}, batches[:1], batches[1:], len(CLASSES))
+    known = references({name: model.single(name) for name in inputs}, batches[:1], batches[1:], len(classes))
     for name in section.modalities:
         save_bundle(folder / name, trained, name, reference=known[name])
     save_joint(folder / "fused", trained, {name: read_config(folder / name / CONFIG) for name in inputs})
@@ -219,12 +236,12 @@ def _windows(inputs: dict[str, InputSpec], count: int, draw: torch.Generator) ->
     return Batch(images, valid, torch.arange(count).view(-1, 1, 1) % len(CLASSES))
 
 
-def _balance(model: torch.nn.Module, spec: InputSpec) -> None:
+def _balance(model: torch.nn.Module, spec: InputSpec, classes: int = len(CLASSES)) -> None:
     """An untrained network says the same class everywhere: make its head stronger and its mean logits equal."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (spec.stats.mean, spec.stats.std))
     images = mean + std * torch.randn(200, len(STEPS), len(spec.stats.mean), 1, 1)
     valid = torch.ones(200, len(STEPS), 1, 1, dtype=torch.bool)
-    heads = [parameter for parameter in model.parameters() if parameter.shape[0] == len(CLASSES)]
+    heads = [parameter for parameter in model.parameters() if parameter.shape[0] == classes]
     with torch.no_grad():
         for parameter in heads:
             parameter *= 20

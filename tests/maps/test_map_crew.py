@@ -12,7 +12,7 @@ from test_write import files
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps import crew
-from mdico_cube.maps.crew import MakeShard, workers_of
+from mdico_cube.maps.crew import MakeShards, workers_of
 from mdico_cube.maps.predict import MapPlan, plan_map
 from mdico_cube.maps.write import open_map, write_map
 from mdico_cube.recipe import ClusterSection
@@ -52,7 +52,7 @@ def test_a_running_scheduler_makes_the_map_on_one_torch_thread_per_worker_thread
 
 def test_a_task_carries_no_model(run):
     weights = (run.bundle() / "weights.safetensors").stat().st_size
-    task = pickle.dumps(MakeShard(plan_map(run.cube, run.bundle()), run.out / "map.zarr"))
+    task = pickle.dumps(MakeShards(plan_map(run.cube, run.bundle()), run.out / "map.zarr"))
     assert len(task) < min(3000, weights)
 
 
@@ -68,13 +68,13 @@ def test_reading_runs_ahead_of_computing_by_one_block(run, monkeypatch):
             most.append(state["read"] - state["done"])
         return found
 
-    def computing(plan, found):
+    def computing(plan, found, known=None):
         before = state["read"]
         time.sleep(0.05)
         with lock:
             together.append(state["read"] > before)
             state["done"] += 1
-        return compute(plan, found)
+        return compute(plan, found, known)
 
     monkeypatch.setattr(MapPlan, "gather", reading)
     monkeypatch.setattr(MapPlan, "compute", computing)

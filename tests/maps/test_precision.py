@@ -10,7 +10,7 @@ from mdico_cube.colearn.bundle import load_bundle
 from mdico_cube.colearn.fast import fast_form, folded
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps import precision
-from mdico_cube.maps.precision import bf16_loss, int8_loss, record_bf16_loss, record_int8
+from mdico_cube.maps.precision import int8_loss, low_loss, record_int8, record_low_loss
 from mdico_cube.maps.write import map_path, open_map, write_map
 from mdico_cube.patches.extract import extract_samples
 from mdico_cube.patches.samples import open_samples
@@ -23,7 +23,7 @@ SECTION = SampleSection(patch=1, per_class=400, block=8, guard=0, validation=0.3
 def test_the_loss_is_counted_on_every_validation_window(run):
     samples = run.out / "samples.zarr"
     extract_samples(run.cube, samples, ("sentinel1", "sentinel2"), SECTION)
-    share, pixels = bf16_loss(run.bundle(), samples)
+    share, pixels = low_loss(run.bundle(), samples)
     store, bundle = open_samples(samples), load_bundle(run.bundle())
     rows = store.where(VALIDATION)
     values, valid = bundle.config.spec.modality.storage.unpack(np.asarray(store.array("sentinel2").oindex[rows]))
@@ -40,15 +40,15 @@ def test_the_loss_stands_in_the_bundle_and_in_the_map(run, monkeypatch):
     samples = run.out / "samples.zarr"
     extract_samples(run.cube, samples, ("sentinel1", "sentinel2"), SECTION)
     digest = load_bundle(run.bundle()).config.digest
-    share = record_bf16_loss(run.bundle(), samples)
+    share = record_low_loss(run.bundle(), samples)
     config = load_bundle(run.bundle()).config
     assert config.scores["bf16_changed_classes"] == share
     assert config.scores["bf16_pixels"] > 50
     assert config.digest == digest  # the bundle still makes the same maps
     target = write_map(run.cube, run.bundle(), map_path(run.out, "mdico", "sentinel2", 0), precision="bf16")
     assert open_map(target).attrs["bf16_changed_classes"] == share
-    monkeypatch.setattr("mdico_cube.maps.precision.bf16_loss", None)
-    assert record_bf16_loss(run.bundle(), samples) == share  # not counted again
+    monkeypatch.setattr("mdico_cube.maps.precision.low_loss", None)
+    assert record_low_loss(run.bundle(), samples) == share  # not counted again
 
 
 def test_int8_is_calibrated_on_training_windows_and_counted_on_validation_windows(run, monkeypatch):

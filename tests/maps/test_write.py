@@ -34,11 +34,11 @@ class Counter:
         self.seen: list[tuple[int, int]] = []
         compute = MapPlan.compute
 
-        def counted(plan, found):
+        def counted(plan, found, known=None):
             if stop_at is not None and len(self.seen) == stop_at:
                 raise error(28, "No space left on device") if error is OSError else error
             self.seen.append((found.y.start, found.x.start))
-            return compute(plan, found)
+            return compute(plan, found, known)
 
         monkeypatch.setattr(MapPlan, "compute", counted)
 
@@ -303,9 +303,9 @@ def test_workers_times_torch_threads_stay_within_the_cores(run, target, monkeypa
     used, before = set(), torch.get_num_threads()
     compute = MapPlan.compute
 
-    def noting(plan, found):
+    def noting(plan, found, known=None):
         used.add(torch.get_num_threads())
-        return compute(plan, found)
+        return compute(plan, found, known)
 
     monkeypatch.setattr(MapPlan, "compute", noting)
     write_map(run.cube, run.bundle(), target, workers=8)
@@ -321,12 +321,12 @@ def test_a_bundle_swapped_half_way_stops_the_map(run, target, monkeypatch):
     run.make_bundles(run.out / "other", "mdico", 7)
     compute, seen = MapPlan.compute, []
 
-    def swapping(plan, found):
+    def swapping(plan, found, known=None):
         if len(seen) == 3:
             for name in ("weights.safetensors", "applicability.safetensors", "bundle.json"):
                 (run.bundle() / name).write_bytes((run.out / "other" / "sentinel2" / name).read_bytes())
         seen.append(found)
-        return compute(plan, found)
+        return compute(plan, found, known)
 
     monkeypatch.setattr(MapPlan, "compute", swapping)
     with pytest.raises(MdicoError, match="changed while"):
@@ -342,11 +342,11 @@ def test_a_bundle_damaged_half_way_stops_the_map_and_no_pixel_is_wrong(run, targ
     sound, at = (run.bundle() / name).read_bytes(), int(rng.integers(1, 10))
     compute, seen = MapPlan.compute, []
 
-    def damaging(plan, found):
+    def damaging(plan, found, known=None):
         if len(seen) == at:
             (run.bundle() / name).write_bytes(sound[: int(rng.integers(len(sound)))])
         seen.append(found)
-        return compute(plan, found)
+        return compute(plan, found, known)
 
     with monkeypatch.context() as patch:
         patch.setattr(MapPlan, "compute", damaging)
