@@ -1,7 +1,11 @@
 """Pixels per second of a map: the hardware's peak, the model alone in each form, then whole maps from disk to disk.
 
 Run: .venv/bin/python benchmarks/bench_predict.py [--size 1024] [--shard 256] [--rounds 7] [--folder DIR]
-     [--kernel-only] [--compile] [--no-memory]
+     [--only kernel|maps|memory|workers ...] [--forms fp32 bf16 int8] [--compile]
+
+The parts can be run one by one: `kernel` is the model alone in each form; `maps` whole maps against it and against the
+reference way; `workers` one against two; `memory` the peak of 16384 against 4096 pixels. Peaks are measured with kernel
+and maps alike.
 
 Everything is timed in one run, by turns; the table gives medians. Peak and kernel run on one thread, as each worker of
 a map does; "per processor" counts processor seconds of all threads, the figure to read on a machine that others use
@@ -65,7 +69,10 @@ STEPS = Period("2021-01-01", "2021-12-31").steps()
 OPTICAL = replace(SENTINEL2, bands=(*SENTINEL2.bands, Band("extra1", "1"), Band("extra2", "1")))
 """Twelve bands, as the figures of the literature have."""
 CLASSES = tuple(LabelClass(f"class {k}", k, "#888888") for k in range(1, 11))
+PARTS, FORMS = ["kernel", "maps", "workers", "memory"], ["fp32", "bf16", "int8"]
 MODALITIES = {"sentinel2": OPTICAL, "sentinel1": SENTINEL1}
+Goal = tuple[str, str, float, bool]
+"""What, how much of it is wanted, how much was found, and whether that reaches it."""
 
 
 @dataclass
@@ -254,30 +261,42 @@ def count_flops(model: nn.Module, steps: int, bands: int) -> float:
     return counter.get_total_flops() / 2
 
 
-def map_cases(folder: Path, size: int, shard: int, bundle: Path) -> list[Case]:
-    """Whole maps, from the cube on disk to the map on disk."""
-    cube = write_cube(folder / "cube.zarr", size, shard)
-    part = write_cube(folder / "part.zarr", min(size, 384), min(size, 384))
-    flops, pixels = count_flops(load_bundle(bundle).model, len(STEPS), len(OPTICAL.bands)), size * size
-
-    def fast(name: str, **options: object) -> Callable[[], object]:
-        target = folder / f"{name}.zarr"
-        return lambda: write_map(cube, bundle, target, overwrite=True, **options)  # type: ignore[arg-type]
-
-    def alone() -> None:
-        everywhere = os.sched_getaffinity(0)
+def fast_map(cube: Path, bundle: Path, target: Path, precision: str, alone: bool = False) -> None:
+    """A map by what `mdico predict` does; `alone` = by one worker, on one processor."""
+    everywhere = os.sched_getaffinity(0)
+    if alone:
         os.sched_setaffinity(0, {min(everywhere)})
-        try:
-            fast("one", precision="int8")()
-        finally:
-            os.sched_setaffinity(0, everywhere)
+    try:
+        write_map(cube, bundle, target, overwrite=True, precision=precision, device="cpu")
+    finally:
+        os.sched_setaffinity(0, everywhere)
 
+
+def map_cases(folder: Path, size: int, cube: Path, bundle: Path, forms: list[str]) -> list[Case]:
+    """Whole maps, from the cube on disk to the map on disk."""
+    side = min(size, 384)
+    part = write_cube(folder / "part.zarr", side, side)
+    flops, pixels = count_flops(load_bundle(bundle).model, len(STEPS), len(OPTICAL.bands)), size * size
     return [
-        Case("write_map, reference way", lambda: reference_map(part, folder), min(size, 384) ** 2, flops, "fp32"),
-        Case("write_map fp32", fast("fp32"), pixels, flops, "fp32"),
-        Case("write_map bf16", fast("bf16", precision="bf16"), pixels, flops, "bf16"),
-        Case("write_map int8", fast("int8", precision="int8"), pixels, flops, "int8"),
-        Case("write_map int8, one worker on one processor", alone, pixels, flops, "int8"),
+        Case("write_map, reference way", partial(reference_map, part, folder), side**2, flops, "fp32"),
+        *(
+            Case(
+                f"write_map {form}", partial(fast_map, cube, bundle, folder / f"{form}.zarr", form), pixels, flops, form
+            )
+            for form in forms
+        ),
+    ]
+
+
+def worker_cases(folder: Path, size: int, cube: Path, bundle: Path, form: str) -> list[Case]:
+    """The same map by all workers and by one."""
+    flops = count_flops(load_bundle(bundle).model, len(STEPS), len(OPTICAL.bands))
+    every, one = (
+        partial(fast_map, cube, bundle, folder / f"workers-{alone}.zarr", form, alone) for alone in (False, True)
+    )
+    return [
+        Case(f"write_map {form}", every, size * size, flops, form),
+        Case(f"write_map {form}, one worker on one processor", one, size * size, flops, form),
     ]
 
 
@@ -304,8 +323,8 @@ def map_made_up(folder: Path, size: int) -> None:
         return np.full((steps, 3, *shape), 0.2, np.float32), np.ones((steps, *shape), np.bool_)
 
     CubeReader.read = read  # type: ignore[method-assign]
-    Loaded.scorer = lambda self, options: lambda values, valid: values[0, :1].t().expand(-1, len(CLASSES))  # type: ignore
-    write_map(cube, bundle, folder / "map.zarr", pixels=65536)
+    Loaded.scorer = lambda self, options, device: lambda values, valid: values[0, :1].t().expand(-1, len(CLASSES))  # type: ignore
+    write_map(cube, bundle, folder / "map.zarr", pixels=65536, device="cpu")
 
 
 def reference_map(cube: Path, folder: Path) -> None:
@@ -383,9 +402,10 @@ def main() -> None:
     parser.add_argument("--shard", type=int, default=256, help="side of a shard in pixels")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds of the kernel; maps take a third of them")
     parser.add_argument("--folder", type=Path, help="where to write; default: a temporary folder")
-    parser.add_argument("--kernel-only", action="store_true", help="no maps")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; default: all")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="arithmetic of the maps; default: all")
     parser.add_argument("--compile", action="store_true", help="torch.compile too, which takes minutes to compile")
-    parser.add_argument("--no-memory", action="store_true", help="no measurement of memory")
+    parser.add_argument("--memory-sizes", nargs=2, type=int, default=(4096, 16384), help="sides of the made-up cubes")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     console.quiet = True
@@ -397,31 +417,57 @@ def main() -> None:
             map_made_up(folder, options.memory_of)
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
             return
-        bundle = write_bundle(folder / "bundle")
-        products = peak_cases()
-        kernel = kernel_cases(bundle, 8192, options.compile)
+        goals: list[Goal] = []
+        for part in [part for part in PARTS if part in options.only]:
+            console.quiet = True
+            goals += measured_part(part, folder, options, show)
+        show.print(goal_table(goals))
+    sys.stdout.flush()
+
+
+def measured_part(part: str, folder: Path, options: argparse.Namespace, show: Console) -> list[Goal]:
+    """One part: its table is printed, its goals come back."""
+    if part == "memory":
+        small, large = options.memory_sizes
+        peaks = [peak_memory(size) for size in (small, large)]
+        show.print(f"peak memory: {peaks[0]:.0f} MB at {small} x {small}, {peaks[1]:.0f} MB at {large} x {large}")
+        growth = peaks[1] / peaks[0]
+        return [(f"peak memory, {large} against {small}", "at most 1.10", growth, growth <= 1.1)]
+    bundle = folder / "bundle" if (folder / "bundle").exists() else write_bundle(folder / "bundle")
+    if part == "kernel":
+        products, kernel = peak_cases(), kernel_cases(bundle, 8192, options.compile)
         measure([*products, *kernel], options.rounds)
         peaks = best_peaks(products)
         title = f"MDiCo single(sentinel2), {len(STEPS)} steps x {len(OPTICAL.bands)} bands, "
         title += f"{kernel[0].flops / 1e6:.2f} MFLOP per pixel, one thread"
         show.print(table(title, [*peaks.values(), *kernel], kernel[0].name, peaks))
-        goals = kernel_goals(kernel, peaks, load_bundle(bundle).config.int8)
-        if not options.kernel_only:
-            maps = map_cases(folder, options.size, options.shard, bundle)
-            torch.set_num_threads(os.cpu_count() or 1)
-            measure(maps, max(1, options.rounds // 5), warm=False)
-            title = f"maps of {options.size} x {options.size} pixels, disk to disk, {os.cpu_count()} processors"
-            show.print(table(title, [kernel[0], *maps], "write_map, reference way", peaks))
-            goals += map_goals(kernel, maps)
-        if not (options.kernel_only or options.no_memory):
-            small, large = peak_memory(4096), peak_memory(16384)
-            goals.append(("peak memory, 16384 against 4096", "at most 1.10", large / small, large / small <= 1.1))
-            show.print(f"peak memory: {small:.0f} MB at 4096 x 4096, {large:.0f} MB at 16384 x 16384")
-        show.print(goal_table(goals))
-    sys.stdout.flush()
-
-
-Goal = tuple[str, str, float, bool]
+        return kernel_goals(kernel, peaks, load_bundle(bundle).config.int8)
+    cube = folder / "cube.zarr"
+    if not cube.exists():
+        write_cube(cube, options.size, options.shard)
+    torch.set_num_threads(os.cpu_count() or 1)
+    rounds = max(1, options.rounds // 5)
+    where = f"{options.size} x {options.size} pixels, disk to disk, {os.cpu_count()} processors"
+    if part == "workers":
+        cases = worker_cases(folder, options.size, cube, bundle, options.forms[-1])
+        measure(cases, rounds, warm=False)
+        torch.set_num_threads(1)
+        gain = cases[0].per_second / cases[1].per_second
+        shown = " ".join(f"{case.name} {case.per_second:,.0f} pixels/s." for case in cases)
+        show.print(f"workers, {where}: {shown}")
+        return [(f"{os.cpu_count()} workers against one, wall clock", "at least 1.80", gain, gain >= 1.8)]
+    products = peak_cases()
+    maps = map_cases(folder, options.size, cube, bundle, options.forms)
+    torch.set_num_threads(1)
+    kernel = [case for case in kernel_cases(bundle, 8192, False) if case.name.startswith(("eager, 8192", "torch "))]
+    measure([*products, *kernel], 3)
+    for _ in range(rounds):  # the kernel between the maps, so that both meet the same machine
+        torch.set_num_threads(os.cpu_count() or 1)
+        measure(maps, 1, warm=False)
+        torch.set_num_threads(1)
+        measure(kernel, 1, warm=False)
+    show.print(table(f"maps of {where}", [*kernel, *maps], "write_map, reference way", best_peaks(products)))
+    return map_goals(kernel, maps, options.forms)
 
 
 def kernel_goals(kernel: list[Case], peaks: dict[str, Case], int8: Quantisation) -> list[Goal]:
@@ -437,18 +483,16 @@ def kernel_goals(kernel: list[Case], peaks: dict[str, Case], int8: Quantisation)
     return found
 
 
-def map_goals(kernel: list[Case], maps: list[Case]) -> list[Goal]:
-    """Maps against the kernel, the reference way, and one worker."""
+def map_goals(kernel: list[Case], maps: list[Case], forms: list[str]) -> list[Goal]:
+    """Maps against the kernel and the reference way."""
     by = {case.name: case for case in [*kernel, *maps]}
     reference, found = by["write_map, reference way"], []
-    for name in ("fp32", "bf16", "int8"):
+    for name in forms:
         made = by[f"write_map {name}"]
         part = made.per_processor / by[f"torch {name}"].per_processor
         found.append((f"map {name}: of the kernel's pixels per processor-second", "at least .90", part, part >= 0.9))
         times = made.per_processor / reference.per_processor
         found.append((f"map {name}: times the reference way, per processor-second", "at least 4", times, times >= 4))
-    gain = by["write_map int8"].per_second / by["write_map int8, one worker on one processor"].per_second
-    found.append((f"{os.cpu_count()} workers against one, wall clock", "at least 1.80", gain, gain >= 1.8))
     return found
 
 
