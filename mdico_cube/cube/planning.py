@@ -20,7 +20,8 @@ from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene
 from mdico_cube.cube.read import check_assets
 from mdico_cube.cube.search import adopt_keys, longitude, recall, search_items
-from mdico_cube.cube.weather import WeatherPlan, plan_weather
+from mdico_cube.cube.weather import WeatherPlan
+from mdico_cube.cube.weather_planning import plan_weather
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import ReadSection, Recipe, Source

@@ -18,6 +18,7 @@ from mdico_cube.cube.reader import forget_readers
 from mdico_cube.cube.target import Target, open_group
 from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.cube.weather_read import read_weather
+from mdico_cube.cube.weather_standin import read_elsewhere
 from mdico_cube.errors import MdicoError
 from mdico_cube.schema import LAPSE_RATE, OROGRAPHY
 from mdico_cube.spec import Array
@@ -28,6 +29,8 @@ def run_weather(
 ) -> Built:
     """Read one coarse modality, write it whole, record it last.
 
+    Where its stores cannot be read, it is read from the first of the plan's other catalogs that has the same cells.
+
     Args:
         path: the cube.
         plan: what to read.
@@ -37,8 +40,16 @@ def run_weather(
     """
     start, name, origin = time.monotonic(), plan.modality.name, plan.origin
     ledger, items = Ledger(path, name, mode="r+"), tuple(item.id for item in plan.items)
+    stand_ins: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+    lapse_rate = plan.lapse_rate
     try:
-        layer = read_weather(plan, geobox)
+        try:
+            layer = read_weather(plan, geobox)
+        except MdicoError as error:
+            layer, other, whose = read_elsewhere(plan, geobox, error)
+            lapse_rate, stand_ins = other.lapse_rate, dict.fromkeys(items, whose)
+            notes = (f"{name}: {error} It is taken from {whose} instead.",)
     except MdicoError as error:
         with writing(path):
             if not holds():
@@ -54,7 +65,7 @@ def run_weather(
         written: dict[str, Array | float] = {
             plan.modality.variable: layer.values,
             OROGRAPHY: layer.heights,
-            LAPSE_RATE: plan.lapse_rate,
+            LAPSE_RATE: lapse_rate,
         }
         for variable, values in written.items():
             array = group[variable]
@@ -66,6 +77,7 @@ def run_weather(
             DONE,
             origin.digest,
             items,
+            stand_ins=stand_ins,
             valid_fraction=float(seen.mean()),
             step_fractions={step: float(share) for step, share in zip(plan.steps, seen, strict=True)},
             seconds=round(time.monotonic() - start, 3),
@@ -77,4 +89,4 @@ def run_weather(
         )
         ledger.record(0, 0, entry)
     forget_readers()
-    return Built(bytes_written=entry.bytes_written)
+    return Built(bytes_written=entry.bytes_written, stand_ins=tuple(stand_ins), notes=notes)

@@ -33,7 +33,8 @@ class Recipe(Section):
     """Where the catalog is: a path relative to the recipe, or a URL; null takes the catalog file's own."""
     fallback: tuple[FallbackSection, ...] = ()
     """Other catalogs to look in, in this order: for the same acquisition when a scene's files cannot be read, for all
-    scenes when the catalog cannot be searched, and for weather when its stores cannot be reached."""
+    scenes when the catalog cannot be searched, and for weather when its stores cannot be reached, or fail during the
+    build while another catalog has the same cells."""
     modalities: Annotated[dict[str, ModalitySection], Field(min_length=1)]
     """Sensor -> options. An empty section takes every default."""
     labels: LabelSection

@@ -38,7 +38,7 @@ from mdico_cube.cube.weather_job import run_weather
 from mdico_cube.cube.weather_read import WeatherLayer, read_weather
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import console
-from mdico_cube.recipe import ReadSection, StoreRules, parse_recipe
+from mdico_cube.recipe import ReadSection, Recipe, StoreRules, parse_recipe
 from mdico_cube.sensors.era5 import vapour_deficit
 from mdico_cube.spec import Array
 
@@ -492,3 +492,49 @@ def test_weather_is_built_wherever_a_cube_is_built(facts: Facts, store: Facts, c
     np.testing.assert_array_equal(open_reader(path).coarse("era5").values, want)
     assert Ledger(path, "era5").read(0, 0).state == DONE
     build_cube(recipe, resume=True)
+
+
+def test_stores_that_fail_during_the_build_are_read_from_another_catalog(
+    facts: Facts, weather: xr.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Law: the layer is the one the first catalog would have given; the ledger says whose it is."""
+    console.quiet = False
+    _, want = only_weather(facts)
+    broken = save_weather(tmp_path / "broken", weather)
+    for chunk in (tmp_path / "broken" / "weather.zarr" / "tp" / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"no longer a chunk")
+    shifted = weather.assign_coords(latitude=weather.latitude + 0.1)
+    short = weather.isel(valid_time=weather.valid_time < np.datetime64("2021-02-20"))
+    places = {
+        "elsewhere": save_weather(tmp_path / "elsewhere", shifted),
+        "short": save_weather(tmp_path / "short", short),
+        "good": save_weather(tmp_path / "good", weather),
+    }
+    for name, href in places.items():
+        modalities = {"era5": {"collection": "era5", "zarr": RULES}}
+        text = yaml.safe_dump({"name": name, "title": name, "href": str(href), "modalities": modalities})
+        (tmp_path / f"{name}.yml").write_text(text)
+
+    def recipe(*names: str) -> Recipe:
+        era5 = {**facts["modalities"]["era5"], "href": str(broken)}
+        return parse_recipe(
+            {
+                **facts,
+                "modalities": {"era5": era5, "dem": {}},
+                "colearn": {**facts["colearn"], "modalities": ["era5", "dem"]},
+                "fallback": [{"catalog": str(tmp_path / f"{name}.yml")} for name in names],
+            }
+        )
+
+    with pytest.raises(MdicoError, match=r"tp: .*be read.*elsewhere: its cells are others.*short: .* 2021-03-01"):
+        build_cube(recipe("elsewhere", "short"))
+    cube = build_cube(recipe("elsewhere", "good"), resume=True)
+    layer = open_reader(cube).coarse("era5")
+    np.testing.assert_array_equal(layer.values, want.values)
+    np.testing.assert_array_equal(layer.heights, want.heights)
+    entry = Ledger(cube, "era5").read(0, 0)
+    assert (entry.state, entry.stand_ins) == (DONE, {"weather": "good/era5/weather"})
+    assert "It is taken from good/era5/weather instead" in " ".join(capsys.readouterr().err.split())
+    plan = plan_build(recipe("elsewhere", "good"))
+    assert load_plan(dump_plan(plan)).weather[0].fallbacks == plan.weather[0].fallbacks != ()
