@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote, urlsplit
 
 REMOTE = ("http", "https", "s3", "gs", "az", "abfs")
 """Schemes that a remote catalog may use."""
@@ -18,7 +18,7 @@ _STRANGE = re.compile(r"[\x00-\x20\x7f<>\\]")
 
 def is_remote(address: str) -> bool:
     """True for what is read over a network."""
-    return urlparse(address).scheme.lower() in REMOTE
+    return urlsplit(address).scheme.lower() in REMOTE
 
 
 def is_plain(address: str, remote: bool) -> bool:
@@ -35,21 +35,21 @@ def is_plain(address: str, remote: bool) -> bool:
     name = bare.split("?")[0].lower()
     if bare.startswith(("/vsi", "<")) or "/vsi" in name.split("://")[0] or name.endswith(".vrt"):
         return False
-    scheme = urlparse(address).scheme.lower()
+    scheme = urlsplit(address).scheme.lower()
     if scheme in REMOTE:
-        return _STRANGE.search(address) is None and bool(urlparse(address).netloc)
+        return _STRANGE.search(address) is None and bool(urlsplit(address).netloc)
     return not remote and (scheme == "file" or _PREFIX.match(address) is None)
 
 
 def host_of(address: str) -> str:
     """The machine, bucket or account that is asked for a file; "" for a local one."""
-    parts = urlparse(address)
+    parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme.lower() in REMOTE else ""
 
 
 def gdal_path(address: str) -> str:
     """How GDAL spells an address that `is_plain`."""
-    parts = urlparse(address)
+    parts = urlsplit(address)
     scheme = parts.scheme.lower()
     if scheme in _VSI:
         return _VSI[scheme] + address.split("://", 1)[1]

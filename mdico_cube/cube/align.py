@@ -75,18 +75,18 @@ def places_in(crs: str, transform: Affine, geobox: GeoBox) -> Places:
 def _coordinates(crs: str, geobox: GeoBox) -> tuple[Array, Array]:
     """Pixel centres in a CRS: (1, w) and (h, 1) where it is the grid's own, else (h, w) each."""
     with _LOCK:
-        return _coordinates_once(crs, geobox)
+        return _coordinates_once(crs, str(geobox.crs), geobox.affine, geobox.shape.yx)
 
 
 @lru_cache(maxsize=8)
-def _coordinates_once(crs: str, geobox: GeoBox) -> tuple[Array, Array]:
-    affine = geobox.affine
-    x = affine.c + affine.a * (np.arange(geobox.shape.x) + 0.5)[None]
-    y = affine.f + affine.e * (np.arange(geobox.shape.y) + 0.5)[:, None]
-    if same_crs(crs, str(geobox.crs)):
+def _coordinates_once(crs: str, grid: str, affine: Affine, shape: tuple[int, int]) -> tuple[Array, Array]:
+    """The same from plain facts: hashing a GeoBox writes out its whole CRS each time."""
+    x = affine.c + affine.a * (np.arange(shape[1]) + 0.5)[None]
+    y = affine.f + affine.e * (np.arange(shape[0]) + 0.5)[:, None]
+    if same_crs(crs, grid):
         return x, y
     every_x, every_y = np.broadcast_arrays(x, y)
-    there: tuple[Array, Array] = _transformer(str(geobox.crs), crs).transform(every_x, every_y)
+    there: tuple[Array, Array] = _transformer(grid, crs).transform(every_x, every_y)
     return there
 
 

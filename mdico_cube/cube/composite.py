@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from mdico_cube.recipe import Reducer
 from mdico_cube.spec import Array, Bools
 
-_STRIP = 1 << 16  # values per strip of the median: small enough to stay in the processor's cache
+Wanted = Literal["both", "min", "max"]
+"""Results of a comparator that somebody looks at."""
+_STRIP = 1 << 15  # values per strip of a band: small enough for a strip of every scene to stay in the cache
 
 
 def mosaic(work: list[Array], observed: list[Bools]) -> tuple[Array, Bools]:
@@ -61,7 +63,7 @@ def _medoid(work: list[Array], observed: list[Bools]) -> tuple[Array, Bools]:
     """
     n, (_, h, w) = len(work), work[0].shape
     out = np.zeros_like(work[0])
-    rows = max(1, _STRIP // max(1, w) // 4)
+    rows = max(1, _STRIP // max(1, w) // 2)
     for start in range(0, h, rows):
         part = slice(start, start + rows)
         seen = [mask[part] for mask in observed]
@@ -90,75 +92,101 @@ def _distance(one: Array, other: Array) -> Array:
 
 
 def _median(work: list[Array], observed: list[Bools]) -> tuple[Array, Bools]:
-    """Median over N scenes, each (C, h, w), where their (h, w) are True.
+    """Median over N scenes, each (C, h, w), where their (h, w) are True; nothing that means anything elsewhere.
 
-    Missing values are replaced by the largest one, a sorting network of whole-array minima and maxima puts them last,
-    and the middle of what was observed is picked per pixel. An even count gives the mean of the two middle values,
-    rounded half up for counts.
+    An even count gives the mean of the two middle values, rounded half up for counts.
+
+    What is missing at a pixel is replaced by the largest value and the smallest by turns. So the middle of all N is the
+    middle of what was observed, and a network of whole-array minima and maxima finds it without a look at any pixel.
     """
-    n, (c, h, w), dtype = len(work), work[0].shape, work[0].dtype
-    integer = np.issubdtype(dtype, np.integer)
-    top = dtype.type(np.iinfo(dtype).max if integer else np.inf)
-    count = np.zeros((h, w), dtype=np.int16)
-    for mask in observed:
-        count += mask
+    (c, h, w), dtype = work[0].shape, work[0].dtype
     out = np.empty((c, h, w), dtype=dtype)
     rows = max(1, _STRIP // max(1, w))
     for start in range(0, h, rows):
         part = slice(start, start + rows)
-        hidden = [~mask[part] for mask in observed]
-        if dtype == np.uint16:
-            hidden = [mask * top for mask in hidden]  # or-ing these in hides faster than choosing does
-        ranks = [[rank == k for k in range(1, n // 2 + 1)] for rank in ((count[part] - 1) // 2, count[part] // 2)]
+        there = [i for i, mask in enumerate(observed) if mask[part].any()]
+        if not there:
+            out[:, part] = 0
+            continue
+        fill = _Fill([observed[i][part] for i in there], dtype)
+        lanes = [np.empty(fill.even.shape, dtype) for _ in range(len(there) + 1)]
         for band in range(c):
-            lanes = [_hide(work[i][band, part], hidden[i], top) for i in range(n)]
-            _sort_lanes(lanes)
-            low, high = (_pick(lanes, rank) for rank in ranks)
-            if integer:
-                out[band, part] = _halfway(low, high)
-            else:
-                out[band, part] = low / 2 + high / 2
-    seen_any = count > 0
-    np.copyto(out, 0, where=~seen_any)
-    return out, seen_any
+            for place, i in enumerate(there):
+                fill.put(work[i][band, part], place, lanes[place])
+            _middle(lanes, fill.even, out[band, part])
+    return out, np.asarray(np.logical_or.reduce(observed))
 
 
-def _hide(values: Array, hidden: Array, top: Any) -> Array:
-    lane: Array = values | hidden if hidden.dtype == values.dtype else np.where(hidden, top, values)
-    return lane
+class _Fill:
+    """What stands for the missing values of N scenes over a strip: the largest value first, then by turns."""
+
+    def __init__(self, observed: list[Bools], dtype: np.dtype[Any]) -> None:
+        self._bits = np.dtype(f"u{dtype.itemsize}")
+        known = np.iinfo(dtype) if dtype.kind in "iu" else None
+        low, top = (-np.inf, np.inf) if known is None else (known.min, known.max)
+        lowest, largest, every = (
+            np.array([value], kind).view(self._bits)[0]
+            for value, kind in ((low, dtype), (top, dtype), (np.iinfo(self._bits).max, self._bits))
+        )
+        odd = np.zeros_like(observed[0])
+        self._keep: list[Array] = []
+        self._set: list[Array] = []
+        for mask in observed:
+            up, down = ~(mask | odd), odd & ~mask
+            odd = odd ^ ~mask
+            self._keep.append(mask * every)
+            self._set.append(up * largest | down * lowest)
+        self.even: Bools = odd if len(observed) % 2 else ~odd
+        """True where an even number was observed."""
+
+    def put(self, values: Array, scene: int, out: Array) -> None:
+        """The values of one scene with its missing ones replaced: bits kept or not and set, faster than choosing."""
+        bits = out.view(self._bits)
+        np.bitwise_and(values.view(self._bits), self._keep[scene], out=bits)
+        np.bitwise_or(bits, self._set[scene], out=bits)
 
 
-def _halfway(low: Array, high: Array) -> Array:
-    """Mean of two counts, low <= high, rounded half up, without leaving their type."""
-    step = high - low
-    middle: Array = low + (step >> 1) + (step & 1)
-    return middle
-
-
-def _pick(lanes: list[Array], ranks: list[Bools]) -> Array:
-    """Lane k + 1 where the k-th mask is True, else the first."""
-    chosen = lanes[0].copy()
-    for lane, here in zip(lanes[1:], ranks, strict=False):
-        np.copyto(chosen, lane, where=here)
-    return chosen
-
-
-def _sort_lanes(lanes: list[Array]) -> None:
-    spare = np.empty_like(lanes[0])
-    for i, j in _lower_half(len(lanes)):
-        np.minimum(lanes[i], lanes[j], out=spare)
-        np.maximum(lanes[i], lanes[j], out=lanes[j])
-        lanes[i], spare = spare, lanes[i]
+def _middle(lanes: list[Array], even: Bools, out: Array) -> None:
+    """The middle of all lanes but the last, which is room to work in: of two where `even`, of one elsewhere."""
+    n = len(lanes) - 1
+    if n == 1:
+        np.copyto(out, lanes[0])
+        return
+    for i, j, wanted in _to_the_middle(n):
+        if wanted == "min":
+            np.minimum(lanes[i], lanes[j], out=lanes[i])
+        elif wanted == "max":
+            np.maximum(lanes[i], lanes[j], out=lanes[j])
+        else:
+            np.minimum(lanes[i], lanes[j], out=lanes[-1])
+            np.maximum(lanes[i], lanes[j], out=lanes[j])
+            lanes[i], lanes[-1] = lanes[-1], lanes[i]
+    low, high = lanes[n // 2 - 1], lanes[n // 2]
+    if out.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):  # nothing observed: infinities of both signs
+            np.copyto(out, low / 2 + high / 2)
+        np.copyto(out, high if n % 2 else low, where=~even)
+        return
+    step = high - low  # never leaves the type of counts
+    step *= even
+    half = step >> 1
+    if n % 2:
+        np.subtract(high, half, out=out)
+    else:
+        step &= 1
+        half += step
+        np.add(low, half, out=out)
 
 
 @lru_cache
-def _lower_half(n: int) -> tuple[tuple[int, int], ...]:
-    """The comparators that the lanes up to the middle depend on: a median needs no others."""
-    needed, kept = set(range(n // 2 + 1)), []
+def _to_the_middle(n: int) -> tuple[tuple[int, int, Wanted], ...]:
+    """The comparators that lanes n // 2 - 1 and n // 2 depend on, and which of their two results they depend on."""
+    needed = {n // 2 - 1, n // 2}
+    kept: list[tuple[int, int, Wanted]] = []
     for i, j in reversed(_network(n)):
         if i in needed or j in needed:
+            kept.append((i, j, "both" if {i, j} <= needed else "min" if i in needed else "max"))
             needed |= {i, j}
-            kept.append((i, j))
     return tuple(reversed(kept))
 
 

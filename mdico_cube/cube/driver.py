@@ -43,6 +43,11 @@ def address_of(item: pystac.Item, key: str) -> str:
     return item.assets[key].get_absolute_href() or item.assets[key].href
 
 
+def file_env() -> Env:
+    """GDAL's settings for reading files, as a context: no sidecar files, no directory listings, no credentials."""
+    return Env(DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=WEB_OPTIONS["GDAL_DISABLE_READDIR_ON_OPEN"])
+
+
 @dataclass
 class FileDriver:
     """odc.loader's ReaderDriver for files that are signed, retried and accounted for one read at a time."""
@@ -72,7 +77,7 @@ class FileDriver:
     @contextmanager
     def restore_env(self, env: dict[str, Any], load_state: None) -> Iterator[None]:
         """GDAL's settings while this thread reads; the caller's own are back afterwards."""
-        with Env(DummySession(), GDAL_DISABLE_READDIR_ON_OPEN=WEB_OPTIONS["GDAL_DISABLE_READDIR_ON_OPEN"]):
+        with file_env():
             yield
 
     @property

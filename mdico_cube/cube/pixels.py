@@ -7,7 +7,8 @@ are then plain array look-ups. Other methods go through GDAL with its shortcuts 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from odc.geo.geobox import GeoBox
@@ -22,6 +23,8 @@ from mdico_cube.spec import Array, Bools, alike
 
 COARSER = 0.95
 """Grid pixels per source pixel below which the kernel is widened to all source pixels that it covers."""
+_STRIP = 1 << 15
+"""Pixels that are worked on at once."""
 _EDGE = 1e-10
 """GDAL's: a place this close below a pixel's edge counts as on it."""
 _TOLERANCE = 1e-12
@@ -109,27 +112,21 @@ def _nearest(
     fill: Any,
     out: Array,
 ) -> None:
-    (rows, row_in), (columns, column_in) = _under(places, origin, source.shape, shape)
     hidden = None if missing is None or _same(missing, fill) else ~_known(source, missing)
-    if places.parallel:
-        np.copyto(out, source.take(columns[0], 1).take(rows[:, 0], 0), casting="unsafe")
-    else:
-        np.copyto(out, source[rows, columns], casting="unsafe")
+    taken, inside = _taken(source, places, origin, shape)
+    np.copyto(out, taken, casting="unsafe")
     if hidden is not None and hidden.any():
-        np.copyto(out, fill, where=hidden[rows, columns])
-    inside = row_in & column_in
+        np.copyto(out, fill, where=_taken(hidden, places, origin, shape)[0])
     if not inside.all():
         np.copyto(out, fill, where=~inside)
 
 
-def _under(
-    places: Places, origin: tuple[int, int], window: tuple[int, ...], shape: tuple[int, int]
-) -> tuple[tuple[Array, Bools], tuple[Array, Bools]]:
-    """For rows and columns: index in the window of the pixel under each place, and whether that is in the source."""
-    return (
-        _cells(places.rows + _EDGE, origin[0], window[0], shape[0]),
-        _cells(places.columns + _EDGE, origin[1], window[1], shape[1]),
-    )
+def _taken(window: Array, places: Places, origin: tuple[int, int], shape: tuple[int, int]) -> tuple[Array, Bools]:
+    """The pixel of a window under each place, and whether that place is in the source at all."""
+    rows, row_in = _cells(places.rows + _EDGE, origin[0], window.shape[0], shape[0])
+    columns, column_in = _cells(places.columns + _EDGE, origin[1], window.shape[1], shape[1])
+    taken = window.take(columns[0], 1).take(rows[:, 0], 0) if places.parallel else window[rows, columns]
+    return taken, np.logical_and(row_in, column_in)
 
 
 def _cells(places: Array, first: int, size: int, full: int) -> tuple[Array, Bools]:
@@ -149,66 +146,100 @@ def _bilinear(
     fill: Any,
     out: Array,
 ) -> None:
-    """Mean of the four pixels around a place by their nearness, over those with a value; none where it lies on none."""
-    (top, bottom, down, row_in), (left, right, across, column_in) = (
-        _neighbours(place, first, size, full)
-        for place, first, size, full in zip((places.rows, places.columns), origin, source.shape, shape, strict=True)
-    )
-    inside = row_in & column_in
+    """Mean of the four pixels around a place by their nearness, over those with a value; none where it lies on none.
+
+    It goes strip by strip, so that what is worked on stays in the processor's cache.
+    """
     known = None if missing is None else _known(source, missing)
     work = np.float32 if source.dtype.itemsize < 4 or source.dtype == np.float32 else np.float64
-    values = source.astype(work)
-    if known is not None and not known.all():
-        values[~known] = 0
-        weight = _between(known.astype(work), top, bottom, left, right, down, across)
-        (rows, _), (columns, _) = _under(places, origin, source.shape, shape)
-        inside = inside & known[rows, columns]
-        total = _between(values, top, bottom, left, right, down, across)
-        mixed = np.divide(total, weight, out=total, where=inside)
-    else:
-        mixed = _between(values, top, bottom, left, right, down, across)
-    if np.issubdtype(out.dtype, np.integer):
-        mixed += work(0.5)
-        np.floor(mixed, out=mixed)
+    planes = [source.astype(work)]
+    if known is not None and known.all():
+        known = None
+    if known is not None:
+        planes[0][~known] = 0
+        planes.append(known.astype(work))
+    if places.parallel:  # rows and columns apart: first across, then down
+        columns = _neighbours(places.columns, origin[1], source.shape[1], shape[1])
+        planes = [_mixed(plane, columns, axis=1) for plane in planes]
+    rows = max(1, _STRIP // out.shape[1])
+    for start in range(0, out.shape[0], rows):
+        part = slice(start, start + rows)
+        strip = Places(places.rows[part], places.columns if places.parallel else places.columns[part])
+        mixed, inside = _between(planes, strip, origin, source.shape, shape)
+        if known is not None:
+            inside &= _taken(known, strip, origin, shape)[0]
+            np.divide(mixed[0], mixed[1], out=mixed[0], where=inside)
+        _put(mixed[0], inside, fill, source.dtype.kind != "u", out[part])
+
+
+def _put(values: Array, inside: Bools, fill: Any, signed: bool, out: Array) -> None:
+    """Values, rounded half up for integers, where they are inside, and `fill` elsewhere; what comes in is used up."""
+    if out.dtype.kind in "iu":
+        values += values.dtype.type(0.5)
+        if signed:  # what is not below zero is cut off downwards by the conversion
+            np.floor(values, out=values)
     whole = bool(inside.all())
     if not whole:
-        mixed[~inside] = 0
-    np.copyto(out, mixed, casting="unsafe")
+        outside = ~inside
+        np.copyto(values, 0, where=outside)
+    np.copyto(out, values, casting="unsafe")
     if not whole:
-        np.copyto(out, fill, where=~inside)
+        np.copyto(out, fill, where=outside)
 
 
-def _neighbours(places: Array, first: int, size: int, full: int) -> tuple[Array, Array, Array, Bools]:
-    """Index of the pixels before and after each place, the share of the one after, and whether it lies in the source.
+class _Pair(NamedTuple):
+    """The pixels before and after each place along one axis."""
 
-    At the source's outer edge both are the edge's pixel.
-    """
+    before: Array
+    after: Array
+    share: Array
+    """Of the one after."""
+    inside: Bools
+    """True where the place lies in the source."""
+
+
+def _neighbours(places: Array, first: int, size: int, full: int) -> _Pair:
+    """Indices into a window of `size` pixels from `first` on; at the source's outer edge both are the edge's pixel."""
     with np.errstate(invalid="ignore"):
         inside = (places >= 0) & (places < full)
     centred = np.where(inside, places - 0.5, first)
     before = np.floor(centred)
     share = (centred - before).astype(np.float32)
     cells = before.astype(np.intp) - first
-    return np.clip(cells, 0, size - 1), np.clip(cells + 1, 0, size - 1), share, inside
+    return _Pair(np.clip(cells, 0, size - 1), np.clip(cells + 1, 0, size - 1), share, inside)
 
 
-def _between(values: Array, top: Array, bottom: Array, left: Array, right: Array, down: Array, across: Array) -> Array:
-    if top.shape[1] == left.shape[0] == 1:  # rows and columns apart: first across, then down
-        before, after = values.take(left[0], 1), values.take(right[0], 1)
-        after -= before
-        after *= across.astype(values.dtype)
-        before += after
-        upper, lower = before.take(top[:, 0], 0), before.take(bottom[:, 0], 0)
-    else:
-        width = values.shape[1]
-        flat, across = values.ravel(), across.astype(values.dtype)
-        upper, lower = (_mix(flat[row * width + left], flat[row * width + right], across) for row in (top, bottom))
-    return _mix(upper, lower, down.astype(values.dtype))
+def _between(
+    planes: Sequence[Array], places: Places, origin: tuple[int, int], window: tuple[int, ...], shape: tuple[int, int]
+) -> tuple[list[Array], Bools]:
+    """Planes at some places, and which of these lie in the source.
+
+    Where rows and columns are apart, each plane stands at the places' columns already.
+    """
+    rows = _neighbours(places.rows, origin[0], window[0], shape[0])
+    columns = _neighbours(places.columns, origin[1], window[1], shape[1])
+    inside = np.logical_and(rows.inside, columns.inside)
+    if places.parallel:
+        return [_mixed(plane, rows, axis=0) for plane in planes], inside
+    width = window[1]
+    corners = [(row * width + columns.before, row * width + columns.after) for row in (rows.before, rows.after)]
+    found = []
+    for plane in planes:
+        flat = plane.ravel()
+        upper, lower = (_mix(flat[left], flat[right], columns.share) for left, right in corners)
+        found.append(_mix(upper, lower, rows.share))
+    return found, inside
+
+
+def _mixed(plane: Array, pair: _Pair, axis: int) -> Array:
+    """A plane at places along one axis."""
+    before, after = pair.before.ravel(), pair.after.ravel()
+    return _mix(plane.take(before, axis), plane.take(after, axis), pair.share)
 
 
 def _mix(one: Array, other: Array, share: Array) -> Array:
     other -= one
-    other *= share
+    other *= share.astype(one.dtype, copy=False)
     one += other
     return one
 

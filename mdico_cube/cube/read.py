@@ -20,8 +20,9 @@ from rasterio.errors import NotGeoreferencedWarning
 
 from mdico_cube.cube.access import Access
 from mdico_cube.cube.address import shown
-from mdico_cube.cube.driver import FileDriver, address_of
+from mdico_cube.cube.driver import FileDriver, address_of, file_env
 from mdico_cube.cube.ledger import FailedRead
+from mdico_cube.cube.memory import MEMORY
 from mdico_cube.cube.stack import stack_scenes
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ReadSection
@@ -29,6 +30,8 @@ from mdico_cube.spec import Array
 
 NOT_RASTER = ("zarr", "json", "xml", "text/", "parquet", "zip", "pdf")
 """Parts of media types of assets that are no raster files."""
+
+_READER = "mdico-read"
 
 # When several threads warp at once, rasterio now and then looks at its own target before it is georeferenced.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.warp")
@@ -166,34 +169,40 @@ def _read_planes(
 ) -> Array:
     """What `odc.stac.load` gives with the same driver, file by file, without laying out a Dataset for every block."""
     check_assets(items, assets)
-    names = {address_of(item, key): (item.id, key) for item in items for key in assets}
+    addresses = {(i, j): address_of(item, key) for i, item in enumerate(items) for j, key in enumerate(assets)}
+    names = {address: (items[i].id, assets[j]) for (i, j), address in addresses.items()}
     driver = FileDriver(access, reading, names, failed, hopeless)
+    hows = [
+        RasterLoadParams(
+            dtype=dtype,
+            fill_value=nodata,
+            resampling=resampling.get(key, resampling.get("*", "nearest")),
+            use_overviews=False,
+        )
+        for key in assets
+    ]
     kind = np.dtype(dtype)
     fill = kind.type(nodata if nodata is not None else np.nan if kind.kind == "f" else 0)
-    planes = np.empty((len(items), len(assets), *geobox.shape), dtype=kind)
+    planes = MEMORY.empty((len(items), len(assets), *geobox.shape), kind)
 
     def read(place: tuple[int, int]) -> None:
-        key = assets[place[1]]
-        method = resampling.get(key, resampling.get("*", "nearest"))
-        how = RasterLoadParams(dtype=dtype, fill_value=nodata, resampling=method, use_overviews=False)
-        with driver.restore_env({}, None):
-            reader = driver.open(RasterSource(address_of(items[place[0]], key)), None)
-            _, values = reader.read(how, geobox, dst=planes[place])
+        reader = driver.open(RasterSource(addresses[place]), None)
+        _, values = reader.read(hows[place[1]], geobox, dst=planes[place])
         if not values.size:  # it cannot be read
             planes[place] = fill
 
-    places = list(np.ndindex(len(items), len(assets)))
     if threads == 1:
-        for place in places:
-            read(place)
+        with file_env():
+            for place in addresses:
+                read(place)
     else:
-        list(readers(threads).map(read, places))
+        list(readers(threads).map(read, addresses))
     return planes
 
 
 def readers(threads: int) -> ThreadPoolExecutor:
     """Threads that read files, kept and shared by all shards that are built in this process."""
-    return _pool("mdico-read", threads, os.getpid())
+    return _pool(_READER, threads, os.getpid())
 
 
 def helper() -> ThreadPoolExecutor:
@@ -203,7 +212,13 @@ def helper() -> ThreadPoolExecutor:
 
 @lru_cache(maxsize=64)
 def _pool(name: str, threads: int, process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix=name)
+    """`process` gives a fork threads of its own."""
+    return ThreadPoolExecutor(threads, name, initializer=_settle if name == _READER else None)
+
+
+def _settle() -> None:
+    """Enter GDAL's settings for good: in and out again at every file costs as much as opening one."""
+    file_env().__enter__()
 
 
 def unreadable(items: Sequence[pystac.Item], failed: Sequence[FailedRead]) -> str:

@@ -55,5 +55,5 @@ def _lowered(raw: Array, shift: np.uint16) -> Array:
 
 
 def finish(work: Array, observed: Bools) -> Array:
-    """Composite counts to stored counts: 65535 where nothing was observed."""
-    return np.where(observed, work, np.uint16(MISSING)).astype(np.uint16, copy=False)
+    """Composite counts to stored counts: 65535, whose bits are all set, where nothing was observed."""
+    return work.astype(np.uint16, copy=False) | (~observed * np.uint16(MISSING))

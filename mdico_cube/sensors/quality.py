@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.ndimage import maximum_filter1d
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Source
@@ -39,14 +38,22 @@ def seen(layer: Array, quality: Quality, hides: tuple[int, ...], dilate: int = 0
     else:
         lookup = np.zeros(np.iinfo(quality.dtype).max + 1, dtype=bool)
         lookup[list(hides)] = True
-        hidden, absent = lookup[layer], layer == quality.missing
+        hidden, absent = lookup.take(layer), layer == quality.missing
     hidden &= ~absent
     if dilate:
         core = slice(dilate, -dilate)
-        for axis in (0, 1):
-            hidden = maximum_filter1d(hidden, 2 * dilate + 1, axis=axis, mode="constant")
-        hidden, absent = hidden[core, core], absent[core, core]
+        hidden, absent = _widened(_widened(hidden, dilate).T, dilate).T, absent[core, core]
     return np.asarray(~(hidden | absent), dtype=bool)
+
+
+def _widened(mask: Bools, by: int) -> Bools:
+    """(n, w) to (n - 2 by, w): True where any of the 2 by + 1 rows around is; the reach doubles with every step."""
+    reach, width = 1, 2 * by + 1
+    while 2 * reach <= width:
+        mask = mask[:-reach] | mask[reach:]
+        reach *= 2
+    rest = width - reach
+    return mask[: mask.shape[0] - rest] | mask[rest:]
 
 
 def hidden_by(name: str, quality: Quality | None, source: Source) -> tuple[int, ...]:
