@@ -37,10 +37,10 @@ from rasterio.windows import from_bounds
 from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
-from zarr.codecs import ZstdCodec
 
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.grid import shards
+from mdico_cube.cube.packing import packer
 from mdico_cube.cube.plan import BuildPlan
 from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
@@ -198,7 +198,7 @@ def finish(values: xr.DataArray, classes: xr.DataArray, target: Path) -> None:
     sizes = (*stored.shape[:2], SHARD, SHARD)
     encoding = {
         "reflectance": {
-            "chunks": (*stored.shape[:2], CHUNK, CHUNK), "shards": sizes, "compressors": [ZstdCodec(level=3)],
+            "chunks": (*stored.shape[:2], CHUNK, CHUNK), "shards": sizes, "compressors": [packer()],
         }
     }  # fmt: skip
     if stored.chunks is not None:

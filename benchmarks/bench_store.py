@@ -31,7 +31,6 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rich.console import Console
 from rich.table import Table
-from zarr.codecs import ZstdCodec
 
 from mdico_cube.cube import build
 from mdico_cube.cube.access import Access
@@ -40,6 +39,7 @@ from mdico_cube.cube.grid import shards
 from mdico_cube.cube.job import Job
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, Entry, Ledger
+from mdico_cube.cube.packing import packer
 from mdico_cube.cube.plan import LayerPlan
 from mdico_cube.cube.reader import CubeReader
 from mdico_cube.cube.store import create_cube
@@ -48,7 +48,7 @@ from mdico_cube.recipe import ReadSection, Source
 from mdico_cube.sensors.registry import SENSORS
 from mdico_cube.spec import Array, Period
 
-CHUNK, SHARD, LEVEL = 64, 512, 3
+CHUNK, SHARD, CODEC, LEVEL = 64, 512, "lz4", 9
 SIDE = 64
 PERIOD = Period("2021-01-01", "2021-12-31")
 SENSOR = SENSORS["sentinel2"]
@@ -87,7 +87,7 @@ def bench_write(folder: Path, values: Array, rounds: int) -> list[Row]:
     )  # fmt: skip
     count = -(-side // SHARD)
     cube = folder / "cube.zarr"
-    create_cube(cube, grid, [layer.layer], CHUNK, SHARD, {"mdico_recipe": "{}"}, (count, count), level=LEVEL)
+    create_cube(cube, grid, [layer.layer], CHUNK, SHARD, {"mdico_recipe": "{}"}, (count, count))
     jobs = [
         Job(layer, one, grid[one.y, one.x], layer.origin(grid[one.y, one.x])) for one in shards((side, side), SHARD)
     ]
@@ -96,7 +96,7 @@ def bench_write(folder: Path, values: Array, rounds: int) -> list[Row]:
     }
     computed: list[Array] = []
     build.compute_block = lambda *_: computed.pop()  # only what is around the computation counts
-    plain = Try(folder / "plain.zarr", "a", values.shape, values.dtype, Layout(CHUNK, SHARD, LEVEL))
+    plain = Try(folder / "plain.zarr", "a", values.shape, values.dtype, Layout(CHUNK, SHARD, CODEC, LEVEL))
 
     turn = count_from(1)
 
@@ -136,7 +136,7 @@ def bench_read(folder: Path, values: Array, rounds: int) -> list[Row]:
     """Random windows from the cube that `bench_write` left, beside a layout of one image per chunk."""
     cube, plane = folder / "cube.zarr", folder / "planes.zarr"
     planes = zarr.create_array(
-        plane, shape=values.shape, dtype=values.dtype, chunks=(1, 1, 512, 512), compressors=[ZstdCodec(level=LEVEL)]
+        plane, shape=values.shape, dtype=values.dtype, chunks=(1, 1, 512, 512), compressors=[packer(CODEC, LEVEL)]
     )  # fmt: skip
     planes[:] = values
     reader = CubeReader(cube)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import pairwise
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from pandas.tseries.offsets import MonthEnd
 from mdico_cube.errors import MdicoError, did_you_mean
 
 Resampling = Literal["nearest", "bilinear", "cubic", "average"]
+_MANY = 256
+"""Values of a time step from which each is looked at by itself."""
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -81,6 +84,35 @@ class Storage:
         values = np.multiply(stored, np.float32(self.scale), out=out, dtype=np.float32)
         values *= observed
         return values, observed
+
+    def fill(self, stored: Array, values: Floats, seen: Bools) -> None:
+        """Stored (..., C, h, w) into physical `values` of the same shape, 0 where missing, and `seen` (..., h, w).
+
+        `seen` is True where every band was observed. It is `unpack` with fewer passes: the largest or smallest stored
+        value tells whether a step misses anything, and where it does not, no pixel is looked at by itself.
+        """
+        axes = (-3, -2, -1) if prod(stored.shape[-3:]) >= _MANY else None  # else all steps are looked at together
+        extreme = self._extreme
+        if extreme is None or not stored.size:
+            places: Any = [...]
+        elif axes is None:
+            places = [...] if extreme.reduce(stored, axis=None) == self.missing else []
+        else:
+            places = zip(*np.nonzero(extreme.reduce(stored, axis=axes) == self.missing), strict=True)
+        if extreme is not None:
+            np.multiply(stored, np.float32(self.scale), out=values, dtype=np.float32)
+            seen[...] = True
+        for place in places:
+            values[place], observed = self.unpack(stored[place])
+            seen[place] = np.logical_and.reduce(observed, axis=-3)
+
+    @property
+    def _extreme(self) -> np.ufunc | None:
+        """What finds the missing value: it is the largest or the smallest of its type; None where it is neither."""
+        if self.dtype == "float32":
+            return None
+        info = np.iinfo(self.dtype)
+        return {info.max: np.maximum, info.min: np.minimum}.get(int(self.missing))
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,3 +147,22 @@ def test_selecting_bands_keeps_the_asked_order() -> None:
     assert s2.select(("B08", "B02")).band_names == ("B08", "B02")
     with pytest.raises(MdicoError, match="unknown band B99"):
         s2.select(("B99",))
+
+
+@given(data=st.data())
+def test_filling_is_unpacking_with_the_mask_taken_over_bands(data: st.DataObject) -> None:
+    kind, missing = data.draw(
+        st.sampled_from([("uint16", 65535), ("uint16", 0), ("uint16", 7), ("int16", -32768), ("float32", np.nan)])
+    )
+    storage = Storage(kind, 1.0 if kind == "float32" else 0.01, missing)
+    lead = data.draw(st.sampled_from([(3,), (2, 3), (1,), (0, 2)]))
+    shape = (*lead, data.draw(st.integers(1, 4)), *(data.draw(st.integers(1, side)) for side in (20, 20)))
+    draw = np.random.default_rng(data.draw(st.integers(0, 99)))
+    stored = draw.integers(0, 60, shape).astype(kind)
+    stored[draw.random(shape) < data.draw(st.sampled_from([0, 0.01, 1]))] = missing
+    stored[draw.random(lead) < data.draw(st.sampled_from([0, 0.5]))] = missing
+    values, seen = np.full(shape, 9, np.float32), draw.random((*lead, *shape[-2:])) < 0.5
+    storage.fill(stored[..., ::-1], values, seen)
+    physical, observed = storage.unpack(stored[..., ::-1])
+    np.testing.assert_array_equal(values, physical)
+    np.testing.assert_array_equal(seen, observed.all(axis=-3))

@@ -113,7 +113,7 @@ def tune_layout(
     if as_json:
         print_json(asdict(tuning))
         return
-    columns = ("chunk", "shard", "level", "write MB/s", f"{tuning.patch} px windows/s", "pixel series/s")
+    columns = ("chunk", "shard", "codec", "level", "write MB/s", f"{tuning.patch} px windows/s", "pixel series/s")
     table = Table(*columns, "smaller by", "files", title=f"{tuning.modality}, {tuning.megabytes:.0f} MB each")
     for row in tuning.rows:
         rates = (f"{row.write:.0f}", f"{row.patches:.0f}", f"{row.series:.0f}", f"{row.ratio:.2f}", str(row.objects))

@@ -22,6 +22,7 @@ from mdico_cube.cube.job import Built, Job, Retry, unfinished
 from mdico_cube.cube.jobs import ShardTask, run_jobs
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import DONE, DOUBT, FAILED, GAPS, Entry, Ledger
+from mdico_cube.cube.packing import packed_as, packer
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene
 from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import forget_readers, open_reader
@@ -81,6 +82,7 @@ def build_cube(
                 _update(path, plan, recipe, claims)
             if exists(path) and not overwrite:
                 _check_same(path, plan)
+                _say_packing(path, recipe)
                 keep_recipe(path, _recipe_text(recipe))
             else:
                 _create(path, plan, recipe, overwrite, claims)
@@ -119,7 +121,7 @@ def _update(path: Location, plan: BuildPlan, recipe: Recipe, claims: Claims) -> 
         return
     if claims.others():
         raise MdicoError(f"{path}: another build is at work on it, so it cannot grow now. Wait until it is done.")
-    update_cube(path, plan, recipe.store.chunk, _facts(recipe))
+    update_cube(path, plan, recipe.store.chunk, _facts(recipe), packer(recipe.store.codec, recipe.store.level))
 
 
 def _facts(recipe: Recipe) -> dict[str, str]:
@@ -138,7 +140,7 @@ def _create(path: Location, plan: BuildPlan, recipe: Recipe, overwrite: bool, cl
         _facts(recipe),
         ledger_shape=_shard_counts(plan),
         overwrite=overwrite,
-        level=recipe.store.level,
+        packing={layer.modality.name: [packer(recipe.store.codec, recipe.store.level)] for layer in plan.every},
         sharded=recipe.store.layout == "sharded",
     )
 
@@ -162,6 +164,14 @@ def _check_same(path: Location, plan: BuildPlan) -> None:
             f"{path}: was built with other bands or steps of {', '.join(differing)}, or from a source with other "
             "cells. Use --update to add steps or modalities, or --overwrite to replace it."
         )
+
+
+def _say_packing(path: Location, recipe: Recipe) -> None:
+    """A cube that stands keeps its codec: pixels are the same, so no shard is built anew for it."""
+    reader, wanted = open_reader(path), recipe.store.codec
+    stands = {packed_as(reader.array(name)) for name, modality in reader.modalities.items() if not modality.coarse}
+    if "codec" in recipe.store.model_fields_set and stands - {wanted}:
+        say(f"build: the cube stands packed by {', '.join(sorted(stands))} and stays so; --overwrite packs by {wanted}")
 
 
 def _outline(layer: Layer) -> tuple[object, ...]:

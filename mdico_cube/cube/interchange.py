@@ -25,6 +25,7 @@ from zarr.storage import LocalStore, MemoryStore
 from mdico_cube.cube.change import writing
 from mdico_cube.cube.grid import shards
 from mdico_cube.cube.ledger import STANDS, Ledger
+from mdico_cube.cube.packing import zarr2_codec
 from mdico_cube.cube.reader import CubeReader, forget_readers, open_reader
 from mdico_cube.cube.shards import NOWHERE
 from mdico_cube.cube.store import GRID_MAPPING
@@ -60,9 +61,7 @@ def write_references(cube: Location, modality: str, target: Path) -> Path:
     if array.shards is None:
         raise MdicoError(f"{place}: {modality} has no shards: GDAL from 3.12 on opens it as it is, without references.")
     draft = MemoryStore()
-    _template(
-        draft, reader, modality, range(len(reader.steps(modality))), array.chunks, {"id": "zstd", "level": 3}, "."
-    )
+    _template(draft, reader, modality, range(len(reader.steps(modality))), array.chunks, zarr2_codec(array), ".")
     refs: dict[str, Any] = {key: _inline(read_key(draft, key) or b"") for key in sorted(keys_under(draft))}
     variable = reader.modalities[modality].variable
     standing = np.argwhere(np.isin(Ledger(place, modality).states(), STANDS))
@@ -164,7 +163,7 @@ def _template(
     modality: str,
     steps: Sequence[int],
     chunks: tuple[int, ...],
-    compressor: dict[str, Any],
+    compressor: dict[str, Any] | None,
     separator: str,
 ) -> zarr.Array[Any]:
     """Metadata and coordinates of a Zarr v2 group with one sensor; its array, empty."""
@@ -191,7 +190,7 @@ def _template(
         shape=(*lead, height, width),
         dtype="float32" if described.coarse else storage.dtype,
         chunks=tuple(min(side, whole) for side, whole in zip(chunks, (*lead, height, width), strict=True)),
-        compressors=[compressor],
+        compressors=None if compressor is None else [compressor],
         fill_value=missing,
         chunk_key_encoding={"name": "v2", "separator": separator},
     )

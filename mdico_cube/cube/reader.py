@@ -20,7 +20,7 @@ from mdico_cube.cube.geozarr import grid_attrs
 from mdico_cube.cube.layer import layer_from
 from mdico_cube.cube.ledger import STANDS, Ledger
 from mdico_cube.cube.remote import reaching
-from mdico_cube.cube.shards import BlockReader, block_reader
+from mdico_cube.cube.shards import BlockReader
 from mdico_cube.cube.target import Location, is_consolidated, locate, open_group, open_store
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Backend
@@ -86,8 +86,15 @@ class CubeReader:
     def read(self, modality: str, y: slice, x: slice) -> tuple[Floats, Bools]:
         """Physical values (T, C, h, w) float32, 0 where missing, and (T, h, w) True = observed in every band."""
         self._check(modality)
-        values, observed = self.modalities[modality].storage.unpack(self.stored(modality, y, x))
-        return values, np.asarray(observed.all(axis=1))
+        stored = self.stored(modality, y, x)
+        values, seen = np.empty(stored.shape, np.float32), np.empty((len(stored), *stored.shape[2:]), np.bool_)
+        self.modalities[modality].storage.fill(stored, values, seen)
+        return values, seen
+
+    def expect(self, modality: str, y: slice, x: slice) -> None:
+        """Say that a block will be read soon; see `BlockReader.expect`."""
+        if not self.modalities[modality].coarse:
+            self._blocks[modality].expect(y, x)
 
     def coarse(self, modality: str) -> CoarseLayer:
         """A coarse modality on its own grid.
@@ -202,12 +209,12 @@ class CubeReader:
     @cached_property
     def _blocks(self) -> dict[str, BlockReader]:
         plain = [name for name, modality in self.modalities.items() if not modality.coarse]
-        return {name: block_reader(self.array(name), self._backend) for name in plain}
+        return {name: BlockReader(self.array(name), self._backend) for name in plain}
 
     @cached_property
     def _label_blocks(self) -> dict[str, BlockReader]:
         names = [name for name in ("label", "parcel", "value") if name in self._label_group]
-        return {name: block_reader(self._labels(name), self._backend) for name in names}
+        return {name: BlockReader(self._labels(name), self._backend) for name in names}
 
     @property
     def _label_group(self) -> zarr.Group:

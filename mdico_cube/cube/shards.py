@@ -32,11 +32,6 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Backend
 from mdico_cube.spec import Array
 
-_DECODERS: dict[type, Callable[[Any, Array], Any]] = {
-    ZstdCodec: zstd.decompress,
-    BloscCodec: lambda raw, out: _unblosc(raw, out),
-}
-"""Codec -> bytes in, array filled; both without the interpreter's lock."""
 NOWHERE = np.uint64(2**64 - 1)  # offset of an inner chunk that was never written
 _OPEN = 128  # shards whose file and index are held
 _TRIES = 3  # a shard that is replaced while it is looked at is opened anew
@@ -45,10 +40,22 @@ Stamp = tuple[int, int, int]
 """Inode, time of change and size of a file: another one means that it was written again."""
 
 
+def _unblosc(raw: bytes, out: Array) -> None:
+    """Blosc fills what its header says, which may be less than was asked for."""
+    if len(raw) < 16 or int.from_bytes(raw[4:8], "little") != out.nbytes:
+        raise ValueError("not the length of an inner chunk")
+    blosc.decompress(raw, out)
+
+
+_DECODERS: dict[type, Callable[[Any, Array], Any]] = {ZstdCodec: zstd.decompress, BloscCodec: _unblosc}
+"""Codec -> bytes in, array filled; both without the interpreter's lock."""
+
+
 class _Shard:
     """An open shard and where its inner chunks lie; the file is closed with the last reference."""
 
-    def __init__(self, path: Path, chunks: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, place: tuple[int, ...], chunks: tuple[int, ...]) -> None:
+        self.place = place
         self.file = os.open(path, os.O_RDONLY)
         facts = os.fstat(self.file)
         self.stamp: Stamp = stamp(facts)
@@ -115,6 +122,25 @@ class ShardReader:
             out[here] = self._decoded(place)[there]
         return out
 
+    def expect(self, *block: slice) -> None:
+        """Say that a block will be read soon: what of it is not in memory is fetched from the disk meanwhile."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for place in self._chunks([one.start for one in block], [one.stop for one in block]):
+            shard, inside = self._home(place)
+            if shard is not None and shard.index[inside][0] != NOWHERE:
+                offset, length = map(int, shard.index[inside])
+                os.posix_fadvise(shard.file, offset, length, os.POSIX_FADV_WILLNEED)
+
+    def _home(self, place: tuple[int, ...]) -> tuple[_Shard | None, tuple[int, ...]]:
+        """The shard that an inner chunk lies in, if it was written, and where in it."""
+        home = tuple(at // count for at, count in zip(place, self._per_shard, strict=True))
+        return self._shard(home), tuple(at % count for at, count in zip(place, self._per_shard, strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process opens its own files."""
+        return {**self.__dict__, "_shards": {}}
+
     def _chunks(self, starts: Sequence[int], stops: Sequence[int]) -> Iterator[tuple[int, ...]]:
         spans = zip(starts, stops, self.inner, strict=True)
         return product(*(range(start // side, -(-stop // side)) for start, stop, side in spans))
@@ -134,10 +160,8 @@ class ShardReader:
 
     def _bytes(self, place: tuple[int, ...]) -> bytes | None:
         """The compressed bytes of an inner chunk; None where it was never written."""
-        home = tuple(at // count for at, count in zip(place, self._per_shard, strict=True))
-        inside = tuple(at % count for at, count in zip(place, self._per_shard, strict=True))
         for _ in range(_TRIES):
-            shard = self._shard(home)
+            shard, inside = self._home(place)
             if shard is None:
                 return None
             offset, length = shard.index[inside]
@@ -146,7 +170,7 @@ class ShardReader:
             found = os.pread(shard.file, int(length), int(offset))
             if len(found) == length:
                 return found
-            self._shards.pop(home, None)
+            self._shards.pop(shard.place, None)
         raise MdicoError(f"{self._folder}: the inner chunk {place} cannot be read. Build it again.")
 
     def _shard(self, place: tuple[int, ...]) -> _Shard | None:
@@ -155,20 +179,13 @@ class ShardReader:
             facts = os.stat(path)  # noqa: PTH116  # a Path costs as much as a small chunk
             held = self._shards.get(place)
             if held is None or held.stamp != stamp(facts):
-                held = _Shard(Path(path), self._per_shard)
+                held = _Shard(Path(path), place, self._per_shard)
         except FileNotFoundError:
             return None
         self._shards[place] = held
         if len(self._shards) > _OPEN:
             self._shards.pop(next(iter(self._shards)), None)
         return held
-
-
-def _unblosc(raw: bytes, out: Array) -> None:
-    """Blosc fills what its header says, which may be less than was asked for."""
-    if len(raw) < 16 or int.from_bytes(raw[4:8], "little") != out.nbytes:
-        raise ValueError("not the length of an inner chunk")
-    blosc.decompress(raw, out)
 
 
 def shard_reader(array: zarr.Array[Any]) -> ShardReader | None:
@@ -195,40 +212,40 @@ def _inner_codecs(array: zarr.Array[Any]) -> tuple[Any, ...]:
     return codec.codecs
 
 
-BlockReader = Callable[[slice, slice], Array]
-"""Rows and columns (start and stop within the array) to stored values (..., h, w)."""
+class BlockReader:
+    """Rows and columns of an array (..., y, x) to its stored values (..., h, w); threads may share it."""
+
+    def __init__(self, array: zarr.Array[Any], backend: Backend = "auto") -> None:
+        """`backend` auto decodes known forms itself and leaves the others to zarr; every one gives the same values.
+
+        Raises:
+            MdicoError: tensorstore is asked for and not installed, or cannot read the array.
+        """
+        self._array = array
+        self._lead = [slice(0, count) for count in array.shape[:-2]]
+        self._shards = shard_reader(array) if backend == "auto" else None
+        self._opened = _tensorstore(array) if backend == "tensorstore" else None
+
+    def __call__(self, y: slice, x: slice) -> Array:
+        """The values of a block; open ends are the array's own."""
+        rows, columns = self._within(y, x)
+        if self._shards is not None:
+            return self._shards.read(*self._lead, rows, columns)
+        if self._opened is not None:
+            return np.asarray(self._opened[..., rows, columns].read().result())
+        return np.asarray(self._array[..., rows, columns])
+
+    def expect(self, y: slice, x: slice) -> None:
+        """Say that a block will be read soon: the disk may fetch it while others are unpacked."""
+        if self._shards is not None:
+            self._shards.expect(*self._lead, *self._within(y, x))
+
+    def _within(self, y: slice, x: slice) -> tuple[slice, slice]:
+        rows, columns = self._array.shape[-2:]
+        return slice(*y.indices(rows)[:2]), slice(*x.indices(columns)[:2])
 
 
-def block_reader(array: zarr.Array[Any], backend: Backend = "auto") -> BlockReader:
-    """What reads blocks of an array whose last axes are rows and columns; every backend gives the same values.
-
-    Args:
-        array: (..., y, x).
-        backend: "auto" decodes known forms itself and leaves the others to zarr; "zarr" and "tensorstore" always use
-            that library.
-
-    Raises:
-        MdicoError: tensorstore is asked for and not installed, or cannot read the array.
-    """
-    rows, columns = array.shape[-2:]
-    read = _tensorstore(array) if backend == "tensorstore" else _direct(array) if backend == "auto" else None
-
-    def by_zarr(y: slice, x: slice) -> Array:
-        return np.asarray(array[..., y, x])
-
-    chosen = read or by_zarr
-    return lambda y, x: chosen(slice(*y.indices(rows)[:2]), slice(*x.indices(columns)[:2]))
-
-
-def _direct(array: zarr.Array[Any]) -> BlockReader | None:
-    found = shard_reader(array)
-    if found is None:
-        return None
-    reader, lead = found, [slice(0, count) for count in array.shape[:-2]]
-    return lambda y, x: reader.read(*lead, y, x)
-
-
-def _tensorstore(array: zarr.Array[Any]) -> BlockReader:
+def _tensorstore(array: zarr.Array[Any]) -> Any:
     store = array.store_path.store
     if find_spec("tensorstore") is None:
         raise MdicoError(
@@ -238,5 +255,4 @@ def _tensorstore(array: zarr.Array[Any]) -> BlockReader:
         raise MdicoError("samples.backend tensorstore reads cubes on a disk of this machine. Use auto or zarr.")
     library = import_module("tensorstore")
     place = {"driver": "file", "path": f"{Path(store.root) / array.path}/"}
-    opened = library.open({"driver": "zarr3", "kvstore": place}, open=True, read=True).result()
-    return lambda y, x: np.asarray(opened[..., y, x].read().result())
+    return library.open({"driver": "zarr3", "kvstore": place}, open=True, read=True).result()

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from zarr.abc.codec import BytesBytesCodec
 from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
 
@@ -17,13 +18,16 @@ from mdico_cube.cube.change import changing, creating, writing
 from mdico_cube.cube.geozarr import grid_attrs
 from mdico_cube.cube.layer import Layer, describe_layer
 from mdico_cube.cube.ledger import create_ledger
+from mdico_cube.cube.packing import packer
 from mdico_cube.cube.reader import forget_readers
 from mdico_cube.cube.target import Location, open_group
 from mdico_cube.schema import COARSE, LAPSE_RATE, OROGRAPHY, STATIC, TEMPORAL, VERSION
 
 GRID_MAPPING = "spatial_ref"
-LEVEL = 3
-"""Of Zstandard, where the recipe does not say."""
+Packing = Mapping[str, Sequence[BytesBytesCodec]]
+"""Modality -> what its chunks go through, in order."""
+_WEATHER = ZstdCodec(level=3)
+"""Packs a modality on its own grid: a few kilobytes that are read once."""
 
 
 def create_cube(
@@ -35,20 +39,21 @@ def create_cube(
     attrs: Mapping[str, Any],
     ledger_shape: tuple[int, int],
     overwrite: bool = False,
-    level: int = LEVEL,
+    packing: Packing | None = None,
     sharded: bool = True,
 ) -> None:
     """Write the metadata of a cube whose every pixel is still missing. No pixel is computed.
 
-    It carries an empty ledger with `ledger_shape` shards along y and x; a coarse modality is one shard. The
-    root's metadata is put in place last, so that there is a whole cube at `path` or none; with `overwrite` a cube that
-    stands there goes first on an object store and last elsewhere.
+    `packing` says what packs each modality; what it does not name is packed as `packer` says. The cube carries an empty
+    ledger with `ledger_shape` shards along y and x; a coarse modality is one shard. The root's metadata is put in place
+    last, so that there is a whole cube at `path` or none; with `overwrite` a cube that stands there goes first on an
+    object store and last elsewhere.
 
     Raises:
         MdicoError: the place cannot be written, or holds something that is no cube.
     """
     with creating(path, overwrite) as draft:
-        lay_out(draft, geobox, layers, chunk, shard, attrs, ledger_shape, level, sharded)
+        lay_out(draft, geobox, layers, chunk, shard, attrs, ledger_shape, packing, sharded)
     forget_readers()
 
 
@@ -60,7 +65,7 @@ def lay_out(
     shard: int,
     attrs: Mapping[str, Any],
     ledger_shape: tuple[int, int],
-    level: int = LEVEL,
+    packing: Packing | None = None,
     sharded: bool = True,
 ) -> None:
     """Write that metadata into an empty store, wherever it goes from there."""
@@ -71,7 +76,8 @@ def lay_out(
         if coarse:
             dataset, encoding = _coarse_template(layer)
         else:
-            dataset, encoding = _template(geobox, layer, chunk, shard, level, sharded)
+            packed = (packing or {}).get(layer.modality.name, [packer()])
+            dataset, encoding = _template(geobox, layer, chunk, shard, packed, sharded)
         dataset.to_zarr(
             draft,
             group=layer.modality.name,
@@ -100,7 +106,7 @@ def _root_attrs(geobox: GeoBox, layers: Sequence[Layer], chunk: int, shard: int)
 
 
 def _template(
-    geobox: GeoBox, layer: Layer, chunk: int, shard: int, level: int, sharded: bool
+    geobox: GeoBox, layer: Layer, chunk: int, shard: int, packed: Sequence[BytesBytesCodec], sharded: bool
 ) -> tuple[xr.Dataset, dict[str, Any]]:
     modality, storage = layer.modality, layer.modality.storage
     dims = TEMPORAL if modality.temporal else STATIC
@@ -120,7 +126,7 @@ def _template(
         "grid_mapping": GRID_MAPPING,
         "_FillValue": np.dtype(storage.dtype).type(storage.missing),
         "fill_value": storage.missing,  # what a shard that was never written reads as
-        "compressors": [ZstdCodec(level=level)],
+        "compressors": list(packed),
     }
     if storage.scale != 1:
         encoding["scale_factor"] = storage.scale
@@ -149,7 +155,7 @@ def _coarse_template(layer: Layer) -> tuple[xr.Dataset, dict[str, Any]]:
     )
     missing = {"_FillValue": nothing, "fill_value": np.nan}
     return dataset, {
-        modality.variable: {"chunks": shape, "compressors": [ZstdCodec(level=LEVEL)], **missing},
+        modality.variable: {"chunks": shape, "compressors": [_WEATHER], **missing},
         OROGRAPHY: {"chunks": grid, **missing},
         LAPSE_RATE: missing,
     }

@@ -14,20 +14,31 @@ from uuid import uuid4
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
 from zarr.core.sync import sync
 
 from mdico_cube.cube.block import write_shards
 from mdico_cube.cube.change import writing
-from mdico_cube.cube.shards import block_reader
+from mdico_cube.cube.packing import LEVELS, packer
+from mdico_cube.cube.shards import BlockReader
 from mdico_cube.cube.target import Location, beside, cube_location, open_group, open_store
 from mdico_cube.errors import MdicoError
-from mdico_cube.recipe import Recipe
+from mdico_cube.recipe import Codec, Recipe
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.spec import Array, Modality
 
-LAYOUTS = ((32, 512, 3), (64, 256, 3), (64, 512, 1), (64, 512, 3), (64, 512, 6), (64, 1024, 3), (128, 512, 3))
-"""(chunk, shard, level) that are tried beside the recipe's own."""
+Choice = tuple[int, int, Codec, int]
+"""Chunk, shard, codec and its level."""
+LAYOUTS: tuple[Choice, ...] = (
+    (32, 512, "lz4", 9),
+    (64, 256, "lz4", 9),
+    (64, 512, "lz4", 9),
+    (64, 512, "lz4", 5),
+    (64, 512, "zstd", 1),
+    (64, 512, "zstd", 3),
+    (64, 1024, "lz4", 9),
+    (128, 512, "lz4", 9),
+)
+"""What is tried beside the recipe's own."""
 _SMALLER = 1.1  # a layout may take this much more room than the smallest and still be advised
 
 
@@ -37,6 +48,7 @@ class Layout:
 
     chunk: int
     shard: int
+    codec: Codec
     level: int
 
 
@@ -79,7 +91,7 @@ class Tuning:
 def tune_layout(
     recipe: Recipe,
     megabytes: float = 96,
-    layouts: Iterable[tuple[int, int, int]] = LAYOUTS,
+    layouts: Iterable[Choice] = LAYOUTS,
     rounds: int = 3,
     seconds: float = 1,
 ) -> Tuning:
@@ -91,7 +103,7 @@ def tune_layout(
     Args:
         recipe: where the cube lies, its modalities, steps, and the windows' side.
         megabytes: values per layout.
-        layouts: (chunk, shard, level) to try beside the recipe's own.
+        layouts: (chunk, shard, codec, level) to try beside the recipe's own.
         rounds: how often each is measured, by turns.
         seconds: that one measurement of reading lasts.
 
@@ -100,7 +112,8 @@ def tune_layout(
     """
     place, patch = cube_location(recipe), max(1, recipe.samples.patch)
     modality, steps = _largest(recipe)
-    own = (recipe.store.chunk, recipe.store.shard, recipe.store.level)
+    store = recipe.store
+    own: Choice = (store.chunk, store.shard, store.codec, store.level or LEVELS[store.codec])
     wanted = [Layout(*one) for one in dict.fromkeys((own, *layouts)) if one[1] % one[0] == 0]
     lead = (steps, len(modality.bands))
     bytes_per_pixel = int(np.prod(lead)) * np.dtype(modality.storage.dtype).itemsize
@@ -126,7 +139,9 @@ def _tune(
     rounds: int,
     seconds: float,
 ) -> Tuning:
-    tries = [Try(work, f"{one.chunk}-{one.shard}-{one.level}", values.shape, values.dtype, one) for one in wanted]
+    tries = [
+        Try(work, f"{one.chunk}-{one.shard}-{one.codec}-{one.level}", values.shape, values.dtype, one) for one in wanted
+    ]
     took: dict[str, list[list[float]]] = {kind: [[] for _ in tries] for kind in ("write", "patches", "series")}
     for _ in range(rounds):
         for found, one in zip(took["write"], tries, strict=True):
@@ -177,7 +192,7 @@ class Try:
             dtype=dtype,
             chunks=(*shape[:-2], chunk, chunk),
             shards=(*shape[:-2], shard, shard),
-            compressors=[ZstdCodec(level=layout.level)],
+            compressors=[packer(layout.codec, layout.level)],
             fill_value=0,
         )
 
@@ -197,7 +212,7 @@ class Try:
         """Random windows of this side per second, with the reader that training uses, from the disk."""
         if isinstance(self._place, Path):
             _through(self._place / self._name, _drop)
-        reader, rng = block_reader(self.array), np.random.default_rng(seed)
+        reader, rng = BlockReader(self.array), np.random.default_rng(seed)
         room = self.array.shape[-1] - side
         count, start = 0, time.perf_counter()
         while (spent := time.perf_counter() - start) < seconds or count < 1:

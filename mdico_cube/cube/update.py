@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from odc.geo.geobox import GeoBox
+from zarr.abc.codec import BytesBytesCodec
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
@@ -85,8 +86,10 @@ def recover(path: Location) -> bool:
     return back
 
 
-def update_cube(path: Location, plan: BuildPlan, chunk: int, attrs: Mapping[str, Any]) -> None:
+def update_cube(path: Location, plan: BuildPlan, chunk: int, attrs: Mapping[str, Any], packed: BytesBytesCodec) -> None:
     """Make room in a cube for what the plan has more, and carry over every shard and step that stands.
+
+    What stands keeps its codec; modalities that come anew are `packed` so.
 
     Shards keep their bytes where time steps are the same: their files are linked, their objects copied. Else they are
     written once more from their own values. Nothing is read from a catalog. In a folder and on S3 the larger cube is
@@ -105,19 +108,21 @@ def update_cube(path: Location, plan: BuildPlan, chunk: int, attrs: Mapping[str,
         raise MdicoError(f"{path}: holds {', '.join(gone)}, which the recipe lacks. Add them to the recipe.")
     layers = [layer.layer for layer in plan.every]
     counts = (-(-plan.geobox.shape.y // plan.shard), -(-plan.geobox.shape.x // plan.shard))
+    stands: dict[str, Any] = {name: reader.array(name).compressors for name in reader.layers}
+    packing = {layer.modality.name: stands.get(layer.modality.name, [packed]) for layer in layers}
     facts = (plan.geobox, layers, chunk, plan.shard, attrs, counts)
     grown = beside(path, "grown")
     with writing(path):
         if is_icechunk(path):
             draft = MemoryStore()
-            lay_out(draft, *facts, sharded=reader.sharded)
+            lay_out(draft, *facts, packing=packing, sharded=reader.sharded)
             with changing(path, "grown", metadata=True) as change:
                 sync(open_store(change.target, "a").clear())
                 copy_keys(draft, open_store(change.target, "a"))
                 _carry_all(reader, change.target, layers, plan)
         else:
             recover(path)
-            create_cube(grown, *facts, sharded=reader.sharded)
+            create_cube(grown, *facts, packing=packing, sharded=reader.sharded)
             _carry_all(reader, grown, layers, plan)
             if isinstance(path, Path):
                 _switch_folders(path, grown)

@@ -6,7 +6,8 @@ generator that is handed in, so a batch depends on the seed and on nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from mdico_cube.recipe import AugmentSection
 from mdico_cube.spec import first_days
 
 Augment = Callable[[Batch, np.random.Generator], Batch]
-"""A batch and where to draw from, to the same windows, changed; the tensors handed in may be changed in place."""
+"""A batch and where to draw from, to the same windows, changed; the tensors handed in may be changed in place. It can
+be sent to another process."""
 
 
 def make_augment(section: AugmentSection, steps: dict[str, tuple[str, ...]]) -> Augment | None:
@@ -41,26 +43,42 @@ def make_augment(section: AugmentSection, steps: dict[str, tuple[str, ...]]) -> 
     days = {name: torch.tensor(first_days(dates), dtype=torch.float32) for name, dates in series.items()}
     parts: list[Augment] = []
     if section.flip or section.rotate:
-        parts.append(lambda batch, draw: turn(batch, draw_turns(len(batch), section.flip, section.rotate, draw)))
+        parts.append(partial(_turn, flip=section.flip, rotate=section.rotate))
     if section.shift_steps:
-        most = section.shift_steps
-        parts.append(lambda b, draw: shift(b, draw.integers(-most, most + 1, len(b)), tuple(series)))
+        parts.append(partial(_shift, most=section.shift_steps, series=tuple(series)))
     if section.shift_days:
-        reach = section.shift_days
-        parts.append(lambda b, draw: move_dates(b, draw.integers(-reach, reach + 1, len(b)), days))
+        parts.append(partial(_move_dates, most=section.shift_days, days=days))
     if section.drop_steps:
-        parts.append(lambda batch, draw: drop_steps(batch, section.drop_steps, draw))
+        parts.append(partial(_drop_steps, share=section.drop_steps))
     if section.drop_sensor:
-        parts.append(lambda batch, draw: drop_sensor(batch, section.drop_sensor, draw))
-    if not parts:
-        return None
+        parts.append(partial(_drop_sensor, share=section.drop_sensor))
+    return partial(_in_turn, parts=tuple(parts)) if parts else None
 
-    def augment(batch: Batch, draw: np.random.Generator) -> Batch:
-        for part in parts:
-            batch = part(batch, draw)
-        return batch
 
-    return augment
+def _in_turn(batch: Batch, draw: np.random.Generator, parts: Sequence[Augment]) -> Batch:
+    for part in parts:
+        batch = part(batch, draw)
+    return batch
+
+
+def _turn(batch: Batch, draw: np.random.Generator, flip: bool, rotate: bool) -> Batch:
+    return turn(batch, draw_turns(len(batch), flip, rotate, draw))
+
+
+def _shift(batch: Batch, draw: np.random.Generator, most: int, series: tuple[str, ...]) -> Batch:
+    return shift(batch, draw.integers(-most, most + 1, len(batch)), series)
+
+
+def _move_dates(batch: Batch, draw: np.random.Generator, most: int, days: dict[str, Tensor]) -> Batch:
+    return move_dates(batch, draw.integers(-most, most + 1, len(batch)), days)
+
+
+def _drop_steps(batch: Batch, draw: np.random.Generator, share: float) -> Batch:
+    return drop_steps(batch, share, draw)
+
+
+def _drop_sensor(batch: Batch, draw: np.random.Generator, share: float) -> Batch:
+    return drop_sensor(batch, share, draw)
 
 
 def draw_turns(count: int, flip: bool, rotate: bool, draw: np.random.Generator) -> Ints:

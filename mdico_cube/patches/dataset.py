@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -14,18 +15,21 @@ from torch.utils.data import Dataset
 from mdico_cube.batch import UNLABELLED as UNLABELLED_TARGET
 from mdico_cube.batch import Batch
 from mdico_cube.cube.memory import MEMORY
-from mdico_cube.patches.ahead import ReadAhead
+from mdico_cube.patches.ahead import PoolReading, ReadAhead
 from mdico_cube.patches.augment import Augment
 from mdico_cube.patches.order import Pool, epoch_pools
-from mdico_cube.patches.sources import Part, WindowSource
+from mdico_cube.patches.sources import WindowSource
 from mdico_cube.patches.splits import Ints
 from mdico_cube.schema import UNLABELLED
-from mdico_cube.spec import Array, Modality, Storage
+from mdico_cube.spec import Array, Storage
 
 BUFFER = 64
 """Megabytes of physical values held at one time for shuffling."""
+_TASK = 8 << 20
+"""Bytes of physical values that are worth a task of their own."""
 _MOST = 65536  # windows of a pool, however small they are
 _SLAB = 1 << 17  # values of small windows unpacked at one time: they stay in the processor's cache
+_SHARES = 2  # tasks of a pool for each thread, so that none waits long for the others
 _LARGE = 1 << 12  # values from which a window is unpacked by itself
 
 
@@ -42,32 +46,46 @@ class WindowDataset(Dataset[Batch]):
     def __getitem__(self, index: int | Pool) -> Batch:
         if not isinstance(index, Pool):
             return self.__getitems__([index])
-        batch = self._read(index.index)
-        if self.augment is None or index.seed is None:
-            return batch
-        return self.augment(batch, np.random.default_rng([*index.seed, 1]))
+        reading = self.reading(index)
+        for task in reading.tasks:
+            task()
+        return reading.finish()
 
     def __getitems__(self, index: list[int]) -> Batch:
         """The windows at these indices as one Batch."""
-        return self._read(np.asarray(index, dtype=np.int64))
+        return self[Pool(np.asarray(index, dtype=np.int64), (0, len(index)), None)]
 
-    def _read(self, index: Ints) -> Batch:
-        source = self.source
-        images, valid = unpack_parts(source.parts(index), len(index), source.modalities, source.shapes)
-        return Batch(images, valid, None if source.target is None else _classes(source.target[index]))
+    def reading(self, pool: Pool, most: int = 1) -> PoolReading:
+        """How a pool is read: by so many tasks at most, which threads may do side by side, each with its own chunks."""
+        source, index = self.source, pool.index
+        images = {name: _empty((len(index), *shape), np.float32) for name, shape in source.shapes.items()}
+        valid = {n: _empty((len(index), t, h, w), np.bool_) for n, (t, _, h, w) in source.shapes.items()}
+
+        def read(places: Ints) -> None:
+            for within, values in source.parts(index[places]):
+                for name, stored in values.items():
+                    out, mask = images[name].numpy(), valid[name].numpy()
+                    _unpack(source.modalities[name].storage, stored, places[within], out, mask)
+
+        def finish() -> Batch:
+            batch = Batch(images, valid, None if source.target is None else _classes(source.target[index]))
+            if self.augment is None or pool.seed is None:
+                return batch
+            return self.augment(batch, np.random.default_rng([*pool.seed, 1]))
+
+        parts = _shares(source.group[index], min(most, len(index) * _window_bytes(source) // _TASK))
+        return PoolReading([partial(read, part) for part in parts], finish)
 
 
-def unpack_parts(
-    parts: Iterator[Part], count: int, modalities: dict[str, Modality], shapes: dict[str, tuple[int, ...]]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Stored windows, part by part, to physical values (N, T, C, h, w) and masks (N, T, h, w), True = observed."""
-    images = {name: _empty((count, *shape), np.float32) for name, shape in shapes.items()}
-    valid = {name: _empty((count, t, h, w), np.bool_) for name, (t, _, h, w) in shapes.items()}
-    for places, values in parts:
-        for name, stored in values.items():
-            out, mask = images[name].numpy(), valid[name].numpy()
-            _unpack(modalities[name].storage, stored, places, out, mask)
-    return images, valid
+def _shares(group: Ints, parts: int) -> list[Ints]:
+    """Positions parted into so many shares of about equal length, or fewer: no group stands in two."""
+    order = np.argsort(group, kind="stable")
+    if parts < 2:
+        return [np.arange(len(group))]
+    new = np.flatnonzero(np.diff(group[order])) + 1
+    wanted = np.arange(1, parts) * len(group) // parts
+    cuts = np.unique(new[np.minimum(np.searchsorted(new, wanted), new.size - 1)]) if new.size else new
+    return np.split(order, cuts)
 
 
 def _unpack(storage: Storage, stored: Array, places: Ints, out: Array, mask: Array) -> None:
@@ -75,14 +93,15 @@ def _unpack(storage: Storage, stored: Array, places: Ints, out: Array, mask: Arr
     size = max(1, prod(stored.shape[1:]))
     if size >= _LARGE:
         for here, values in zip(places.tolist(), stored, strict=True):
-            _, observed = storage.unpack(values, out[here])
-            np.logical_and.reduce(observed, axis=1, out=mask[here])  # (T, h, w)
+            storage.fill(values, out[here], mask[here])
         return
     step = max(1, _SLAB // size)
     for start in range(0, len(places), step):
         few = places[start : start + step]
-        out[few], observed = storage.unpack(stored[start : start + step])
-        mask[few] = np.logical_and.reduce(observed, axis=2)  # (n, T, h, w)
+        slab = stored[start : start + step]
+        values, seen = np.empty(slab.shape, np.float32), np.empty((*slab.shape[:2], *slab.shape[3:]), np.bool_)
+        storage.fill(slab, values, seen)
+        out[few], mask[few] = values, seen
 
 
 def _empty(shape: tuple[int, ...], kind: type[np.generic]) -> Tensor:
@@ -131,7 +150,7 @@ class WindowLoader:
         self.dataset = WindowDataset(source, augment)
         self.order = EpochOrder(source.group, batch, min(_MOST, (buffer << 20) // _window_bytes(source)), seed)
         self._epoch, self._named = 0, False
-        self._ahead = ReadAhead(self.dataset.__getitem__, self.order.pools, workers)
+        self._ahead = ReadAhead(partial(self.dataset.reading, most=_SHARES * workers), self.order.pools, workers)
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.order.batch)

@@ -26,7 +26,7 @@ from mdico_cube.recipe.sources import (
     StoreVariable,
     WeatherKind,
 )
-from mdico_cube.recipe.store import ClusterSection, StoreSection
+from mdico_cube.recipe.store import ClusterSection, Codec, StoreSection
 from mdico_cube.recipe.training import (
     ColearnSection,
     DisCoMSection,
@@ -53,6 +53,7 @@ __all__ = [
     "Backend",
     "ClassSection",
     "ClusterSection",
+    "Codec",
     "ColearnSection",
     "DSensDSection",
     "DisCoMSection",

@@ -146,7 +146,8 @@ class TrainSection(Section):
     """GPUs, or processes of the accelerator cpu, that share the batches of an epoch among them: each takes `batch`
     windows at a time, and their gradients are averaged."""
     strategy: str = "auto"
-    """How several devices work together, as Lightning names it; auto = ddp in forked processes."""
+    """How several devices work together, as Lightning names it; auto = ddp in forked processes; with
+    ddp_spawn_find_unused_parameters_true they start anew."""
     loggers: tuple[Literal["csv", "tensorboard", "mlflow"], ...] = ("csv",)
     """csv and tensorboard write into the run's folder; mlflow to MLFLOW_TRACKING_URI, or into mlflow.db there."""
 

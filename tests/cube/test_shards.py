@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
-from mdico_cube.cube.shards import block_reader, shard_reader
+from mdico_cube.cube.shards import BlockReader, shard_reader
 from mdico_cube.errors import MdicoError
 
 BACKENDS = ("auto", "zarr", "tensorstore")
@@ -50,13 +50,13 @@ def test_every_backend_gives_the_same_values(data: st.DataObject) -> None:
             np.testing.assert_array_equal(reader.read(*block), array[tuple(block)])
             y, x = block[2:]
             for backend in BACKENDS:
-                np.testing.assert_array_equal(block_reader(array, backend)(y, x), array[..., y, x])
+                np.testing.assert_array_equal(BlockReader(array, backend)(y, x), array[..., y, x])
 
 
 def test_open_ends_are_the_array_s_own(tmp_path: Path) -> None:
     array = write(tmp_path)
     for backend in BACKENDS:
-        np.testing.assert_array_equal(block_reader(array, backend)(slice(3, None), slice(None, 99)), array[..., 3:, :])
+        np.testing.assert_array_equal(BlockReader(array, backend)(slice(3, None), slice(None, 99)), array[..., 3:, :])
 
 
 @pytest.mark.parametrize(
@@ -71,16 +71,16 @@ def test_open_ends_are_the_array_s_own(tmp_path: Path) -> None:
 def test_other_forms_are_left_to_zarr(tmp_path: Path, options: dict[str, Any]) -> None:
     array = write(tmp_path, **options)
     assert shard_reader(array) is None
-    np.testing.assert_array_equal(block_reader(array)(slice(1, 9), slice(2, 17)), array[..., 1:9, 2:17])
+    np.testing.assert_array_equal(BlockReader(array)(slice(1, 9), slice(2, 17)), array[..., 1:9, 2:17])
 
 
 def test_an_array_elsewhere_is_left_to_zarr() -> None:
     array = zarr.create_array(MemoryStore(), shape=(2, 8, 8), chunks=(2, 4, 4), shards=(2, 8, 8), dtype="int16")
     array[:] = 7
     assert shard_reader(array) is None
-    assert (block_reader(array)(slice(0, 3), slice(0, 8)) == 7).all()
+    assert (BlockReader(array)(slice(0, 3), slice(0, 8)) == 7).all()
     with pytest.raises(MdicoError, match="disk of this machine"):
-        block_reader(array, "tensorstore")
+        BlockReader(array, "tensorstore")
 
 
 def test_a_shard_that_is_written_again_is_read_again(tmp_path: Path) -> None:
@@ -126,4 +126,4 @@ def test_a_damaged_shard_is_named(tmp_path: Path, fault: str, codec: Any) -> Non
 def test_without_tensorstore_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mdico_cube.cube.shards.find_spec", lambda name: None)
     with pytest.raises(MdicoError, match="fast-read"):
-        block_reader(write(tmp_path), "tensorstore")
+        BlockReader(write(tmp_path), "tensorstore")

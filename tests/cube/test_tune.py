@@ -18,8 +18,12 @@ from mdico_cube.sensors.registry import SENSORS
 
 def test_every_layout_is_measured_and_nothing_stays(recipe: Recipe) -> None:
     recipe.output.mkdir()
-    tuning = tune_layout(recipe, 0.1, [(32, 64, 1), (64, 64, 3)], rounds=1, seconds=0.02)
-    assert [row.layout for row in tuning.rows] == [Layout(16, 32, 3), Layout(32, 64, 1), Layout(64, 64, 3)]
+    tuning = tune_layout(recipe, 0.1, [(32, 64, "zstd", 1), (64, 64, "lz4", 5)], rounds=1, seconds=0.02)
+    assert [row.layout for row in tuning.rows] == [
+        Layout(16, 32, "lz4", 9),
+        Layout(32, 64, "zstd", 1),
+        Layout(64, 64, "lz4", 5),
+    ]
     for row in tuning.rows:
         assert min(row.write, row.patches, row.series) > 0
         assert row.ratio > 1
@@ -30,12 +34,13 @@ def test_every_layout_is_measured_and_nothing_stays(recipe: Recipe) -> None:
 
 
 def test_the_advice_is_lines_of_a_recipe(recipe: Recipe, recipe_facts: dict[str, Any]) -> None:
-    lines = tune_layout(recipe, 0.1, [(64, 64, 9)], rounds=1, seconds=0.02).lines()
-    assert parse_recipe({**recipe_facts, **yaml.safe_load(lines)}).store.level in (3, 9)
+    lines = tune_layout(recipe, 0.1, [(64, 64, "zstd", 2)], rounds=1, seconds=0.02).lines()
+    store = parse_recipe({**recipe_facts, **yaml.safe_load(lines)}).store
+    assert (store.codec, store.level) in (("lz4", 9), ("zstd", 2))
 
 
 def row(chunk: int, write: float, patches: float, ratio: float) -> Measured:
-    return Measured(Layout(chunk, 512, 3), write, patches, 1.0, ratio, 1)
+    return Measured(Layout(chunk, 512, "lz4", 9), write, patches, 1.0, ratio, 1)
 
 
 def test_the_advice_weighs_reading_against_writing_and_room() -> None:

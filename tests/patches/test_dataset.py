@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,15 @@ from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.store import create_cube
 from mdico_cube.errors import MdicoError
+from mdico_cube.patches import dataset as dataset_module
+from mdico_cube.patches.augment import make_augment
 from mdico_cube.patches.dataset import WindowDataset, WindowLoader, make_loader
+from mdico_cube.patches.order import Pool
 from mdico_cube.patches.samples import SampleStore
 from mdico_cube.patches.sources import CubeWindows, Part, StoredWindows, WindowSource, gather
 from mdico_cube.patches.splits import Ints
 from mdico_cube.patches.windows import Windows
+from mdico_cube.recipe import AugmentSection
 from mdico_cube.spec import Band, BandStats, InputSpec, LabelClass, Modality, Storage
 
 MODALITIES = {
@@ -170,6 +177,62 @@ def test_an_epoch_holds_every_window_once(cube: Path) -> None:
         expected = WindowDataset(source).__getitems__(list(range(61))).images["radar"].flatten(1)
         assert len(loader) == 8
         assert sorted(found.tolist()) == sorted(expected.tolist())
+
+
+@pytest.mark.parametrize("kind", ["cube", "store"])
+def test_threads_share_a_pool(cube: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Each of its chunks is read by one of them, and the batch is what one thread makes of it."""
+    source: WindowSource = direct(cube, 6, 61)
+    if kind == "store":
+        assert isinstance(source, CubeWindows)
+        source = StoredWindows(stored(tmp_path / "s", source), (1,), NAMES, hold=False)
+    one = WindowDataset(source, changed)
+    whole = Pool(np.random.default_rng(3).permutation(61), (0, 61), (1, 2))
+    expected = one[whole]
+    monkeypatch.setattr(dataset_module, "_TASK", 1)
+    reading = one.reading(whole, 4)
+    assert len(reading.tasks) == 4
+    for task in reversed(reading.tasks):
+        task()
+    assert_same(reading.finish(), expected)
+    monkeypatch.setattr(dataset_module, "_TASK", 1 << 40)
+    assert len(one.reading(whole, 4).tasks) == 1, "not worth it"
+
+
+@given(count=st.integers(1, 60), groups=st.integers(1, 9), parts=st.integers(1, 12), seed=st.integers(0, 9))
+def test_shares_hold_every_window_once_and_part_no_chunk(count: int, groups: int, parts: int, seed: int) -> None:
+    group = np.random.default_rng(seed).integers(0, groups, count)
+    shares = dataset_module._shares(group, parts)
+    assert sorted(np.concatenate(shares).tolist()) == list(range(count))
+    assert 1 <= len(shares) <= parts
+    assert all(share.size for share in shares)
+    homes = [set(group[share].tolist()) for share in shares]
+    assert len(set().union(*homes)) == sum(map(len, homes))
+
+
+def in_another_process(loader: WindowLoader) -> list[float]:
+    """What each batch of the third epoch adds up to."""
+    loader.set_epoch(2)
+    return [float(image.sum()) for batch in loader for image in batch.images.values()]
+
+
+@pytest.mark.parametrize("kind", ["cube", "store", "held"])
+def test_a_loader_can_be_sent_to_a_process_that_was_not_forked(cube: Path, tmp_path: Path, kind: str) -> None:
+    """Also one that has begun to read: the other process begins anew."""
+    source: WindowSource = direct(cube, 4, 61)
+    if kind != "cube":
+        assert isinstance(source, CubeWindows)
+        source = StoredWindows(stored(tmp_path / "s", source), (1,), NAMES, hold=kind == "held")
+    section = AugmentSection(flip=True, rotate=True, shift_days=3, drop_steps=0.2, drop_sensor=0.2)
+    loader = make_loader(source, 10, 5, 2, augment=make_augment(section, {"radar": STEPS, "terrain": ("",)}))
+    loader.begin(0)
+    expected = in_another_process(pickle.loads(pickle.dumps(loader)))
+    loader.set_epoch(0)
+    list(loader)
+    if kind == "cube":
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            assert process.submit(in_another_process, loader).result() == expected
+    assert in_another_process(loader) == expected
 
 
 def readers() -> set[threading.Thread]:
