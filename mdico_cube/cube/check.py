@@ -168,15 +168,21 @@ def _check_modality(
     verdicts = [judge_item(item, source, sensor) for item in items]
     lacking = [f"{verdict.item} lacks {', '.join(verdict.missing)}" for verdict in verdicts if verdict.missing]
     complete = not lacking or (sensor.scarce and (template or len(lacking) < len(items)))
+    told = "; ".join(lacking) or "every asset is there"
+    if lacking and complete:
+        keys = ", ".join(sorted({key for verdict in verdicts for key in verdict.missing}))
+        told = f"{len(lacking)} of {len(items)} items lack {keys}; such scenes are left out"
     doubts = [f"{verdict.item}: {verdict.doubt}" for verdict in verdicts if verdict.doubt]
     refused = [verdict.refused for verdict in verdicts if verdict.refused and not verdict.missing]
     strange = _strange(items, href)
+    rules = _counted([verdict.radiometry for verdict in verdicts if verdict.radiometry])
+    fine = "as the items' processing has it"
     return [
         Check(f"{modality}: collection", True, f"{source.collection}, {len(items)} items looked at"),
-        Check(f"{modality}: assets", complete, "; ".join(lacking) or "every asset is there"),
+        Check(f"{modality}: assets", complete, told),
         Check(f"{modality}: addresses", not strange, strange or "plain files"),
-        Check(f"{modality}: rules", not refused, "; ".join(refused) or _counted([v.radiometry for v in verdicts])),
-        Check(f"{modality}: offsets", not doubts, "; ".join(doubts) or "as the items' processing has it"),
+        Check(f"{modality}: rules", not refused, "; ".join(refused) or rules or "not looked at"),
+        Check(f"{modality}: offsets", not doubts, "; ".join(doubts) or (fine if rules else "not looked at")),
         Check(f"{modality}: CRS", not refused, _counted([v.crs for v in verdicts if v.crs]) or "not looked at"),
     ]
 

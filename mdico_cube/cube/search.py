@@ -13,7 +13,7 @@ from odc.geo.geom import Geometry
 from mdico_cube.cube.address import shown
 from mdico_cube.cube.catalog import CatalogFile
 from mdico_cube.cube.duplicates import item_time
-from mdico_cube.cube.globe import outline, touches
+from mdico_cube.cube.globe import outline, parts, span, touches
 from mdico_cube.cube.items import Answer, question
 from mdico_cube.cube.pages import PATIENT, SlowError, api_items, check_hrefs, is_api, static_items, where_to_look
 from mdico_cube.cube.query import matches
@@ -158,4 +158,7 @@ def adopt_keys(item: pystac.Item, source: Source, bands: Sequence[str]) -> pysta
 
 
 def _rounded(area: Geometry) -> list[float]:
-    return [round(edge, 3) for edge in area.boundingbox.bbox]
+    """West, south, east, north as a recipe writes them: over the antimeridian west is larger than east."""
+    _, south, _, north = area.boundingbox.bbox
+    west, east = span([(part.bounds[0], part.bounds[2]) for part in parts([area.json])])
+    return [round(edge, 3) for edge in (west, south, east - 360 if east > 180 else east, north)]

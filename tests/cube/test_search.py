@@ -22,6 +22,7 @@ from mdico_cube.recipe import parse_recipe
     ("change", "sentence"),
     [
         ({"area": {"bbox": [10, 40, 10.1, 40.1]}}, "no item in .* touches the area .*The collection covers"),
+        ({"area": {"bbox": [179.9, -17, -179.9, -16.9]}}, r"the area \[179\.\d+, -17\.\d+, -179\.\d+, -16\.\d+\]"),
         ({"period": {"start": "2019-01-01", "end": "2019-02-01"}}, "between 2018-12-31 and 2019-02-01"),
         ({"href": "/nowhere/catalog.json"}, "no such file"),
         ({"catalog": "planetary-komputer"}, "no such file .*Did you mean 'planetary-computer'?"),
