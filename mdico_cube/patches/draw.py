@@ -57,6 +57,12 @@ def choose_windows(cube: Location, folder: Path, modalities: Sequence[str], sect
     Raises:
         MdicoError: what the cube lacks, a class without training windows, or a leak between folds.
     """
+    places = section.places
+    if section.dates is not None and open_reader(cube).parcel_dates is None and (places is None or places.date is None):
+        raise MdicoError(
+            "samples.dates asks for labels of some days, but the labels have no dates. Name a column in labels.date "
+            "and build again, or in samples.places.date, or leave samples.dates out."
+        )
     split = make_split(cube, split_path(folder), section)
     index = make_index(cube, split_path(folder), index_path(folder), modalities, section)
     reader = open_reader(cube)

@@ -184,6 +184,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"strategy": "polygons"}, "holds Point, but samples.strategy is polygons. Set strategy to points"),
     ({"options": {"split": "group"}}, "samples.split is group, but the labels have no groups. Name a column"),
     ({"options": {"split": "year"}}, "samples.split is year, but the labels have no dates. Name a column"),
+    (
+        {"options": {"dates": ("2021-01-01", "2021-12-31")}},
+        "samples.dates asks .* but the labels have no dates. Name a column",
+    ),
     ({"options": {"split": "year", "test_fold": 4}, "date": "year"}, "4 does not exist, folds are counted 0 to 3"),
     ({"options": {"folds": 99}}, r"99 folds cannot be made of \d+ blocks with a place"),
 ]
