@@ -144,7 +144,7 @@ class Overview:
         if path is None:
             return self._nothing(block, step)
         try:
-            held = np.load(path, mmap_mode="r", allow_pickle=False)
+            held = np.load(path, mmap_mode="r")
         except OSError as error:
             raise MissingBlockError from error
         except (ValueError, EOFError) as error:  # not written by us, or damaged since
@@ -166,7 +166,7 @@ class Overview:
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             with part.open("wb") as file:
-                np.save(file, pixels, allow_pickle=False)
+                np.save(file, pixels)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.colors import LightSource
 
 from mdico_cube.cube.reader import CubeReader
@@ -160,6 +161,15 @@ def relief(height: Floats, low: float, high: float, metres: float) -> Image:
     return np.where(np.isnan(height)[..., None], BLANK, image).astype(np.float32)
 
 
+def temperature(series: Floats, seen: Bools, steps: tuple[str, ...], metres: float) -> tuple[Image, str]:
+    """Mean air temperature from blue (coolest) to red (warmest), in degrees Celsius."""
+    mean = over_time(np.nanmean, series)[0] - 273.15
+    low, high = _limits(mean)
+    shade = np.clip((np.nan_to_num(mean, nan=low) - low) / max(high - low, 1e-6), 0, 1)
+    image = np.where(np.isnan(mean)[..., None], BLANK, colormaps["RdYlBu_r"](shade)[..., :3])
+    return image.astype(np.float32), f" (mean of {_span(steps)}), {low:.1f} to {high:.1f} \u00b0C"
+
+
 def _grey(series: Floats, seen: Bools, steps: tuple[str, ...], metres: float) -> tuple[Image, str]:
     mean = over_time(np.nanmean, series)
     return stretched(np.repeat(mean, 3, axis=0)), f" (mean of {_span(steps)})"
@@ -174,6 +184,7 @@ _VIEWS: tuple[tuple[tuple[str, ...], Draw, str], ...] = (
     (("red", "green", "blue"), true_color, "true colour"),
     (("vv", "vh"), radar, "mean VV, VH, VV - VH in dB"),
     (("elevation",), hillshade, "hillshade"),
+    (("t2m",), temperature, "air temperature at 2 m"),
 )
 
 
