@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
+import mdico_cube
 from mdico_cube import cli
+from mdico_cube.cli.door import print_json
 
 
 def mdico(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -59,6 +62,21 @@ def test_json_is_all_that_machines_see() -> None:
     found = {one["name"]: one for one in json.loads(mdico("catalogs", "--json").stdout)}
     assert found["earth-search"]["modalities"] == ["sentinel2", "landsat", "landsat_st", "dem"]
     assert "mdico" in json.loads(mdico("methods", "--json").stdout)
+
+
+def test_what_is_not_a_number_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"f1": [float("nan"), 0.5], "out": Path("bench")})
+    assert json.loads(capsys.readouterr().out) == {"f1": [None, 0.5], "out": "bench"}
+
+
+def test_a_map_s_status_is_a_table_or_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"done": 3, "failed": 1, "missing": 0, "errors": {"0,2": "a damaged file"}}
+    monkeypatch.setattr(mdico_cube, "map_status", lambda path: facts, raising=False)
+    runner = CliRunner()
+    table = runner.invoke(cli.app, ["maps", "status", str(tmp_path)])
+    assert (table.exit_code, "shard 0,2 failed: a damaged file" in table.output) == (0, True)
+    assert json.loads(runner.invoke(cli.app, ["maps", "status", str(tmp_path), "--json"]).output) == facts
+    assert runner.invoke(cli.app, ["maps", "status", str(tmp_path / "nowhere.zarr")]).exit_code == 2
 
 
 def test_a_check_that_fails_is_json_and_exit_status_2(toy_catalog: Path) -> None:
