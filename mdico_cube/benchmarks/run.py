@@ -36,6 +36,8 @@ class BenchmarkPlan:
     protocol: Literal["honest", "paper"] = "honest"
     epochs: int = 30
     encoder: str = "tempcnn"
+    weights: Literal["auto", "balanced", "sqrt", "none"] = "auto"
+    """Of classes and labels in the networks' loss, see `task.weights` of a recipe."""
 
 
 def run_benchmark(
@@ -59,6 +61,8 @@ def run_benchmark(
             raise MdicoError(f"{series.name}: {name} was never observed. Leave it out of the modalities.")
     if series.task == "regression":
         scale_of(series.target)
+        if plan.weights in ("balanced", "sqrt"):
+            raise MdicoError(f"{series.name}: a value has no classes to weigh, came {plan.weights}. Leave it out.")
     split = {seed: series_folds(series, plan.folds, plan.protocol, seed) for seed in range(plan.seeds)}
     section = section_for(plan, modalities, series.task, series.side)
     prepare(folder, _identity(series, plan, section), overwrite, resume)
@@ -93,7 +97,7 @@ def section_for(
     facts = {
         "modalities": modalities,
         "protocol": plan.protocol,
-        "task": {"kind": task},
+        "task": {"kind": task, "weights": plan.weights},
         "encoder": {"name": plan.encoder, "hidden": 64, "dense": 128, "pool": side},
         "train": {
             **(published if plan.protocol == "paper" else strong),

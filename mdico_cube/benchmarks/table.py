@@ -81,9 +81,11 @@ def make_table(
     what = {"classes": "classes", "multilabel": "labels side by side", "regression": "value"}[series.task]
     folds = "the official split" if series.official is not None else f"{plan['folds']} folds"
     units = "pixels" if series.side == 1 else "patches"
+    weighed = "" if plan["weights"] == "auto" else f", weights {plan['weights']}"
     title = (
         f"{series.name}: {len(series.target)} {units}, {len(series.classes)} {what} "
-        f"({', '.join(series.classes)}), {folds} x {plan['seeds']} seeds, {plan['encoder']}, {plan['epochs']} epochs; "
+        f"({', '.join(series.classes)}), {folds} x {plan['seeds']} seeds, {plan['encoder']}, "
+        f"{plan['epochs']} epochs{weighed}; "
         f"{_PROTOCOLS[plan['protocol']]}"
     )
     baseline = next(iter(plan["methods"]), "")

@@ -58,6 +58,9 @@ def benchmark(
     protocol: Annotated[str, typer.Option("--protocol", help="honest, or paper: only to compare.")] = "honest",
     epochs: Annotated[int, typer.Option("--epochs", min=1)] = 30,
     encoder: Annotated[str, typer.Option("--encoder", help="tempcnn, ltae, tae, transformer, ...")] = "tempcnn",
+    weights: Annotated[
+        str, typer.Option("--weights", help="Of classes in the networks' loss: auto, balanced, sqrt or none.")
+    ] = "auto",
     min_samples: Annotated[int, typer.Option("--min-samples", min=1, help="Smaller classes are left out.")] = 10,
     overwrite: Overwrite = False,
     resume: Resume = False,
@@ -70,7 +73,9 @@ def benchmark(
     """
     if protocol not in ("honest", "paper"):
         raise MdicoError(f"--protocol is honest or paper, came {protocol!r}. Choose one of them.")
-    plan = mdico.BenchmarkPlan(tuple(method.split(",")), folds, seeds, protocol, epochs, encoder)
+    if weights not in ("auto", "balanced", "sqrt", "none"):
+        raise MdicoError(f"--weights is auto, balanced, sqrt or none, came {weights!r}. Choose one of them.")
+    plan = mdico.BenchmarkPlan(tuple(method.split(",")), folds, seeds, protocol, epochs, encoder, weights)
     chosen = modality.split(",") if modality else None
     table = mdico.benchmark(name, data, label, target, plan, chosen, group, min_samples, overwrite, resume)
     if as_json:

@@ -57,7 +57,7 @@ def make_weights(section: TaskSection, counts: Sequence[int], names: Sequence[st
 
     Returns:
         (K,): of each class as `balanced_weights` says; of each label's presence (absence weighs 1) the share of absence
-        to presence, at most 10.
+        to presence, at most 10; the square roots of these where the section asks for them.
 
     Raises:
         MdicoError: fewer than two classes, or a class or label without a training sample.
@@ -72,12 +72,15 @@ def make_weights(section: TaskSection, counts: Sequence[int], names: Sequence[st
             raise MdicoError(
                 f"no training sample of label {', '.join(absent)}: leave it out, or widen the training set."
             )
-        if section.weights != "balanced":
+        if section.weights in ("auto", "none"):
             return None
         present = torch.tensor(counts, dtype=torch.float32)
-        return ((samples - present) / present).clamp(min=1 / _RAREST, max=_RAREST)
-    weights = balanced_weights(counts, names)  # also where they are not wanted: an absent class is refused
-    return None if section.weights == "none" else weights
+        weights = ((samples - present) / present).clamp(min=1 / _RAREST, max=_RAREST)
+    else:
+        weights = balanced_weights(counts, names)  # also where they are not wanted: an absent class is refused
+        if section.weights == "none":
+            return None
+    return weights.sqrt() if section.weights == "sqrt" else weights
 
 
 def supervised_loss(section: TaskSection, outputs: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -158,9 +158,10 @@ class TaskSection(Section):
     kind: Literal["classes", "multilabel", "regression"] = "classes"
     """classes = one of two or more (two are a binary task); multilabel = any number of labels side by side; regression
     = a value."""
-    weights: Literal["auto", "balanced", "none"] = "auto"
+    weights: Literal["auto", "balanced", "sqrt", "none"] = "auto"
     """balanced weighs classes and labels by how rare they are among the training samples; auto balances classes and
-    leaves labels side by side as they are, as in the methods' papers."""
+    leaves labels side by side as they are, as in the methods' papers; sqrt takes the square roots of the balanced
+    weights, for more pixels right at about the same mean over classes; none weighs all the same."""
     share: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Multilabel: targets are maps of classes, and a class is a label of a patch where more than this share of its
     labelled pixels carry it, such as 0.07; null = targets are sets of labels already."""
@@ -169,7 +170,7 @@ class TaskSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.kind == "regression" and (self.smoothing or self.weights == "balanced"):
+        if self.kind == "regression" and (self.smoothing or self.weights in ("balanced", "sqrt")):
             raise ValueError("a regression has neither class weights nor label smoothing: leave them out")
         return self
 

@@ -333,3 +333,10 @@ def test_values_that_are_not_there_or_all_the_same_are_named(tmp_path: Path) -> 
         table.assign(**{"percent(t)": value}).to_csv(tmp_path / "training_features.csv")
         with pytest.raises(MdicoError, match=sentence):
             run_benchmark(read_lfmc(tmp_path), BenchmarkPlan((), 2, 1), tmp_path / str(value))
+
+
+def test_values_have_no_class_weights(tmp_path: Path) -> None:
+    write_lfmc(tmp_path)
+    with pytest.raises(MdicoError, match="a value has no classes to weigh, came sqrt"):
+        run_benchmark(read_lfmc(tmp_path), BenchmarkPlan((), 2, 1, weights="sqrt"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -178,6 +178,10 @@ def test_the_protocols_differ_in_what_they_choose_on() -> None:
     assert (paper.keep, paper.schedule, paper.patience, paper.learning_rate) == ("best", "constant", 5, 1e-3)
 
 
+def test_the_weights_reach_the_networks() -> None:
+    assert section_for(BenchmarkPlan(weights="sqrt"), ("a", "b")).task.weights == "sqrt"
+
+
 PLAN = BenchmarkPlan(("independent", "fusion-concat"), folds=2, seeds=1, epochs=6)
 
 
@@ -266,12 +270,17 @@ def test_the_command_line_runs_it(file: Path, tmp_path: Path, capfd: pytest.Capt
 
     options = ["--data", file, "--label", "crop", "--modalities", "S1,S2", "--methods", "comiss,comiss:modality=0"]
     short = ["--folds", 2, "--seeds", 1, "--epochs", 2, "--protocol", "paper", "--out", tmp_path / "out"]
+    short += ["--weights", "sqrt"]
     code, out, _ = door("--quiet", "benchmark", "pixel-series", *options, *short)
     assert code == 0
+    assert "2 epochs, weights sqrt" in out
     assert "PAPER PROTOCOL" in out
     assert "| comiss |" in out
     assert "| comiss:modality=0 |" in out
     assert "gain over comiss" in out
+    code, _, err = door("benchmark", "pixel-series", *options, *short[:-1], "root")
+    assert code == 2
+    assert "--weights is auto, balanced, sqrt or none, came 'root'" in err
     code, _, err = door("benchmark", "pixelseries", *options, *short)
     assert code == 2
     assert "did you mean 'pixel-series'" in err

@@ -135,6 +135,12 @@ def test_weights_follow_the_task() -> None:
     rare = make_weights(TaskSection(kind="multilabel", weights="balanced"), [30, 1], names, 40)
     assert rare is not None
     assert rare.tolist() == pytest.approx([10 / 30, 10.0])
+    root = make_weights(TaskSection(weights="sqrt"), [30, 10], names, 40)
+    assert root is not None
+    assert root.tolist() == pytest.approx([(40 / 60) ** 0.5, 2.0**0.5])
+    root = make_weights(TaskSection(kind="multilabel", weights="sqrt"), [30, 1], names, 40)
+    assert root is not None
+    assert root.tolist() == pytest.approx([(10 / 30) ** 0.5, 10.0**0.5])
     assert make_weights(VALUE, [40], ["v"], 40) is None
     with pytest.raises(MdicoError, match="no training sample of label b"):
         make_weights(MULTI, [30, 0], names, 40)
@@ -147,6 +153,8 @@ def test_weights_follow_the_task() -> None:
 def test_a_regression_has_no_class_weights() -> None:
     with pytest.raises(ValueError, match="neither class weights nor label smoothing"):
         TaskSection(kind="regression", smoothing=0.1)
+    with pytest.raises(ValueError, match="neither class weights nor label smoothing"):
+        TaskSection(kind="regression", weights="sqrt")
 
 
 def run(task: TaskSection, folder: Path, method: str = "mdico", epochs: int = 9, **changes: Any) -> TrainedModel:
