@@ -32,6 +32,7 @@ from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.tasks import FIGURE, answer
 from mdico_cube.colearn.trained import Row, TrainedModel
 from mdico_cube.errors import MdicoError
+from mdico_cube.recipe import ColearnSection
 
 __all__ = ["Bundle", "BundleConfig", "add_scores", "check_fit", "load_bundle", "save_bundle"]
 
@@ -193,7 +194,7 @@ def _config(
         steps=spec.steps,
         stats=spec.stats,
         classes=trained.legend,
-        colearn=trained.section,
+        colearn=portable(trained.section),
         scale=trained.scale,
         seed=trained.seed,
         training=Training(
@@ -234,6 +235,14 @@ def _texts(config: BundleConfig, weights_bytes: int) -> dict[str, str]:
         ITEM: json.dumps(model_item(config, weights_bytes), indent=2, allow_nan=False) + "\n",
         CARD: model_card(config) + "\n",
     }
+
+
+def portable(section: ColearnSection) -> ColearnSection:
+    """Options as a bundle keeps them: of a pretrained encoder's file only the name, as the bundle holds its weights."""
+    path = section.encoder.weights
+    if path is None:
+        return section
+    return section.model_copy(update={"encoder": section.encoder.model_copy(update={"weights": Path(path.name)})})
 
 
 def read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:

@@ -20,6 +20,9 @@ from mdico_cube.errors import MdicoError
 BINS = 15
 _BOUNDS = (0.05, 20.0)  # of a temperature: outside it the probabilities are all but certain or all but equal
 _LEAST = 20  # pixels; fewer say nothing of how sure a model may be
+_UNITS = 4  # blocks; fewer cannot tell what a temperature does elsewhere
+_PARTS = 10  # of the blocks, each left out once
+_PRIOR = 0.5  # standard deviation of log T before anything was seen: T lies between 0.4 and 2.7, most likely at 1
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,24 @@ class Calibration:
     """What a temperature does to one sensor's model on held-out pixels."""
 
     temperature: float
-    """Logits are divided by it: above 1 the model was too sure of itself."""
+    """Logits are divided by it: above 1 the model was too sure of itself; 1 where no other helped beyond doubt."""
     error: float
     """Expected calibration error as trained."""
     error_after: float
     """The same with the logits divided by the temperature."""
     pixels: int
+    units: int
+    """Blocks the pixels lie in."""
 
     @property
     def scores(self) -> dict[str, float]:
         """As a bundle keeps it."""
-        return {"ece_as_trained": self.error, "ece": self.error_after, "pixels": float(self.pixels)}
+        return {
+            "ece_as_trained": self.error,
+            "ece": self.error_after,
+            "pixels": float(self.pixels),
+            "blocks": float(self.units),
+        }
 
 
 def calibration_error(probabilities: npt.NDArray[np.floating], truth: npt.NDArray[np.int64], bins: int = BINS) -> float:
@@ -55,48 +65,91 @@ def calibration_error(probabilities: npt.NDArray[np.floating], truth: npt.NDArra
     return float(np.abs(gap).sum() / len(truth))
 
 
-def best_temperature(logits: Tensor, truth: Tensor) -> float:
+def best_temperature(logits: Tensor, truth: Tensor, units: int | None = None) -> float:
     """The T that makes softmax(logits / T) most likely (Guo et al., ICML 2017); the classes stay what they are.
 
     Args:
         logits: (N, K).
         truth: (N,) class index.
+        units: how many independent places the rows are from: log T is drawn towards 0 by a normal prior, the more the
+            fewer they are. None takes no prior.
     """
+    pull = 0.0 if units is None else 1 / (2 * _PRIOR**2 * units)
 
     def cost(log_t: float) -> float:
-        return float(F.cross_entropy(logits.double() / math.exp(log_t), truth))
+        return float(F.cross_entropy(logits.double() / math.exp(log_t), truth)) + pull * log_t**2
 
     bounds = tuple(math.log(t) for t in _BOUNDS)
     return math.exp(float(minimize_scalar(cost, bounds=bounds, method="bounded").x))
 
 
-def calibrate(model: CoLearner, batches: Batches) -> dict[str, Calibration]:
-    """One temperature for each modality's model, from labelled pixels that trained nothing.
+def steady_temperature(logits: Tensor, truth: Tensor, units: npt.NDArray[np.int64]) -> float:
+    """A temperature that holds beyond the blocks it was fitted on, or 1.
+
+    Pixels of one block are alike, and held-out blocks are few: a temperature fitted to all of them can be off by half,
+    and then makes a model that was nearly right worse elsewhere. So blocks are left out in turn, a tenth of them at a
+    time, and judged with the temperature of the others. T is taken, from all blocks, only where that lowers the mean
+    log-loss of the left-out blocks by more than one standard error over blocks, and their calibration error too.
+
+    Args:
+        logits: (N, K).
+        truth: (N,) class index.
+        units: (N,) number of the block each row lies in.
+    """
+    names = np.unique(units)
+    if len(names) < _UNITS:
+        return 1.0
+    parts = np.array_split(np.random.default_rng(0).permutation(names), min(_PARTS, len(names)))
+    cooled_logits, gain = logits.double().clone(), np.zeros(len(units))
+    for part in parts:
+        here = np.isin(units, part)
+        rest = torch.from_numpy(~here)
+        cooled_logits[~rest] /= best_temperature(logits[rest], truth[rest], len(names) - len(part))
+    for sign, rows in ((1, logits.double()), (-1, cooled_logits)):
+        gain += sign * F.cross_entropy(rows, truth, reduction="none").numpy()
+    of_block = np.bincount(np.searchsorted(names, units), gain, len(names))
+    labels = truth.numpy()
+    before, after = (calibration_error(rows.softmax(1).numpy(), labels) for rows in (logits.double(), cooled_logits))
+    if of_block.mean() <= of_block.std(ddof=1) / math.sqrt(len(names)) or after >= before:
+        return 1.0
+    return best_temperature(logits, truth, len(names))
+
+
+def calibrate(
+    model: CoLearner, batches: Batches, blocks: npt.NDArray[np.int64] | None = None
+) -> dict[str, Calibration]:
+    """One temperature for each modality's model, from labelled pixels that trained nothing; see `steady_temperature`.
 
     A modality that was seen at too few labelled pixels is left out; only classes are calibrated, not labels or values.
 
     Args:
         model: in eval mode.
         batches: labelled; windows of any size.
+        blocks: (windows,) number of the block of each window, in the order of the batches; None = each by itself.
     """
     if model.section.task.kind != "classes":
         return {}
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {m: [] for m in model.modalities}
+    found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {m: [] for m in model.modalities}
+    first = 0
     with torch.inference_mode():
         for batch in batches:
+            numbers = np.arange(first, first + len(batch))
+            unit = torch.from_numpy(numbers if blocks is None else blocks[numbers])
+            first += len(batch)
             with model.prepared(batch) as ready:
                 for m, logits in model(ready.images, ready.valid).items():
                     target = supervised(ready, m)  # (B, H, W)
                     labelled = target >= 0
-                    found[m].append((logits.movedim(1, -1)[labelled], target[labelled]))
+                    owner = unit[:, None, None].expand_as(target)[labelled]
+                    found[m].append((logits.movedim(1, -1)[labelled], target[labelled], owner))
     joined = {m: tuple(torch.cat(part) for part in zip(*pairs, strict=True)) for m, pairs in found.items() if pairs}
-    return {m: _one(logits, truth) for m, (logits, truth) in joined.items() if len(truth) >= _LEAST}
+    return {m: _one(*rows) for m, rows in joined.items() if len(rows[1]) >= _LEAST}
 
 
-def _one(logits: Tensor, truth: Tensor) -> Calibration:
-    temperature, labels = best_temperature(logits, truth), truth.numpy()
+def _one(logits: Tensor, truth: Tensor, units: Tensor) -> Calibration:
+    temperature, labels = steady_temperature(logits, truth, units.numpy()), truth.numpy()
     before, after = (calibration_error((logits / t).softmax(1).numpy(), labels) for t in (1.0, temperature))
-    return Calibration(temperature, before, after, len(labels))
+    return Calibration(temperature, before, after, len(labels), len(np.unique(units.numpy())))
 
 
 def cooled(path: nn.Module, state: dict[str, Any], temperature: float) -> dict[str, Any]:

@@ -42,8 +42,17 @@ def identity_of(
         "samples": samples,
         "seed": seed,
         "scale": asdict(scale),
+        "weights": _digest(section.encoder.weights),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(path: Path | None) -> str:
+    """SHA-256 of a pretrained encoder's file; empty where there is none to read."""
+    if path is None or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def prepare(folder: Path, identity: str, resume: bool) -> dict[str, Any] | None:

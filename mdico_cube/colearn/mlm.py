@@ -78,7 +78,7 @@ def _model(config: BundleConfig, weights_bytes: int) -> dict[str, Any]:
             "method": config.method,
             "seed": config.seed,
             "protocol": config.protocol,
-            **{f"encoder.{key}": value for key, value in encoder.model_dump().items()},
+            **{f"encoder.{key}": value for key, value in encoder.model_dump(mode="json").items()},
             **{f"train.{key}": value for key, value in config.colearn.train.model_dump(mode="json").items()},
         },
     }

@@ -23,6 +23,7 @@ _CHATTER = (
     r".*number of training batches .* is smaller than the logging interval.*",
     r".*dirpath has changed.*",
     r".*`training_step` returned `None`.*",
+    r".*Found \d+ module\(s\) in eval mode.*",
     r".*Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`.*",
     r".*GPU available but not used.*",
     r".*isinstance\(treespec, LeafSpec\).* is deprecated.*",

@@ -32,12 +32,16 @@ class LabelBlock:
     """(h, w) class index 0..K-1, 255 = unlabelled."""
     parcel: npt.NDArray[np.int32] | None
     """(h, w) parcel number from 1 on, 0 = none; None where the labels have no groups."""
+    value: npt.NDArray[np.float32] | None = None
+    """(h, w) NaN = unlabelled; None where the labels are classes. `label` is then the part of its range it lies in."""
 
     @property
     def digest(self) -> bytes:
         """SHA-256 of the values."""
         total = hashlib.sha256(np.ascontiguousarray(self.label).tobytes())
         total.update(b"-" if self.parcel is None else np.ascontiguousarray(self.parcel).tobytes())
+        if self.value is not None:
+            total.update(np.ascontiguousarray(self.value).tobytes())
         return total.digest()
 
 
@@ -48,8 +52,9 @@ def write_label_blocks(
     attrs: Mapping[str, Any],
     grouped: bool,
     dates: npt.NDArray[np.datetime64] | None = None,
+    valued: bool = False,
 ) -> None:
-    """Write /labels of a cube: label, parcel where `grouped`, and the day of each parcel's label.
+    """Write /labels of a cube: label, parcel where `grouped`, value where `valued`, and the day of each parcel's label.
 
     Labels count once their digest stands, which is written last; until then the cube has none. Memory holds one block.
 
@@ -60,12 +65,13 @@ def write_label_blocks(
         attrs: facts to keep beside the legend.
         grouped: True where the blocks have parcels.
         dates: (parcels + 1,) day each parcel was labelled, not-a-time where unknown; entry 0 is no parcel.
+        valued: True where the blocks have values.
     """
     reader = CubeReader(path)
     total = hashlib.sha256()
     with writing(path), changing(path, "labels", metadata=True) as change:
         store = open_store(change.target, "r+")
-        dataset, encoding = _template(reader, grouped)
+        dataset, encoding = _template(reader, grouped, valued)
         facts = {**grid_attrs(reader.geobox), **attrs, "legend": [asdict(entry) for entry in legend]}
         dataset.assign_attrs(facts).to_zarr(
             store, group=LABELS, mode="w", zarr_format=3, consolidated=False, compute=False, encoding=encoding
@@ -75,6 +81,8 @@ def write_label_blocks(
             _array(group, "label")[shard.y, shard.x] = block.label
             if block.parcel is not None:
                 _array(group, "parcel")[shard.y, shard.x] = block.parcel
+            if block.value is not None:
+                _array(group, "value")[shard.y, shard.x] = block.value
             total.update(block.digest)
         if dates is not None:
             days = np.where(np.isnat(dates), NO_DATE, dates.astype("datetime64[D]").astype(np.int64))
@@ -111,9 +119,11 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return found
 
 
-def _template(reader: CubeReader, grouped: bool) -> tuple[xr.Dataset, dict[str, Any]]:
+def _template(reader: CubeReader, grouped: bool, valued: bool) -> tuple[xr.Dataset, dict[str, Any]]:
     side = (reader.shard, reader.shard)
-    layers = {"label": ("uint8", UNLABELLED), **({"parcel": ("int32", 0)} if grouped else {})}
+    layers: dict[str, tuple[str, float]] = {"label": ("uint8", UNLABELLED)}
+    layers |= {"parcel": ("int32", 0)} if grouped else {}
+    layers |= {"value": ("float32", np.nan)} if valued else {}
     empty = {name: (("y", "x"), da.zeros(reader.shape, chunks=side, dtype=kind)) for name, (kind, _) in layers.items()}
     shards = {"shards": side} if reader.sharded else {}
     encoding = {

@@ -162,6 +162,11 @@ class CubeReader:
         read = self._label_blocks.get("parcel")
         return None if read is None else read(y, x).astype(np.int32)
 
+    @property
+    def value(self) -> str | None:
+        """Name of the value that the labels hold; None where they are classes."""
+        return self.label_facts.get("value")
+
     @cached_property
     def parcel_dates(self) -> npt.NDArray[np.datetime64] | None:
         """Day the label of each parcel was taken (parcels + 1,), not-a-time where unknown; None without dates."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mdico_cube.batch import Batches
+import numpy as np
+import torch
+from torch import Tensor
+
+from mdico_cube.batch import Batches, labelled
+from mdico_cube.benchmarks.scores import figures_of
 from mdico_cube.colearn.applicability import Reference, references
-from mdico_cube.colearn.bundle import CONFIG, save_bundle
+from mdico_cube.colearn.bundle import CONFIG, portable, save_bundle
 from mdico_cube.colearn.bundle_config import read_config
 from mdico_cube.colearn.calibrate import calibrate
 from mdico_cube.colearn.joint import save_joint
-from mdico_cube.colearn.method import FUSED
+from mdico_cube.colearn.method import FUSED, supervised
 from mdico_cube.colearn.registry import get_method
+from mdico_cube.colearn.tasks import scale_of
 from mdico_cube.colearn.trained import TrainedModel
 from mdico_cube.colearn.trainer import fit
 from mdico_cube.cube.reader import open_reader
@@ -61,8 +67,11 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
     folders = _bundles(recipe, method, seed)
     classes = section.task.kind == "classes"
     wanted = section.calibrate and honest and folders and classes
-    sure = calibrate(trained.model, _loader(recipe, store, stop)) if wanted else {}
+    rows = store.where(*stop)
+    units = store.column("group" if recipe.samples.split == "group" else "block")[rows].astype(np.int64)
+    sure = calibrate(trained.model, _loader(recipe, store, stop), units) if wanted else {}
     reach = _reach(recipe, store, trained, learn, stop) if folders else {}
+    tested = _value_scores(recipe, store, trained) if folders and store.value is not None else {}
     for modality, folder in zip(section.modalities, folders, strict=False):
         known = sure.get(modality)
         save_bundle(
@@ -70,7 +79,10 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
             trained,
             modality,
             bbox=degrees_box(open_reader(places.cube)),
-            scores={"calibration": known.scores} if known else None,
+            scores={
+                **({"calibration": known.scores} if known else {}),
+                **({"held_out": tested[modality]} if modality in tested else {}),
+            },
             overwrite=True,
             temperature=known.temperature if known else 1.0,
             reference=reach.get(modality),
@@ -78,6 +90,31 @@ def _train_one(recipe: Recipe, places: Places, method: str, seed: int, resume: b
     if folders and get_method(method).any_subset:
         members = {folder.name: read_config(folder / CONFIG) for folder in folders}
         save_joint(places.bundle(method, seed, FUSED), trained, members, overwrite=True)
+
+
+def _value_scores(recipe: Recipe, store: SampleStore, trained: TrainedModel) -> dict[str, dict[str, float]]:
+    """R2, RMSE and others of each sensor's model alone on the held-out windows, which decided nothing."""
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in trained.inputs}
+    with torch.inference_mode():
+        for batch in _loader(recipe, store, (TEST,)):
+            with trained.model.prepared(batch) as ready:
+                outcome = trained.model(ready.images, ready.valid)
+            for name, outputs in outcome.items():
+                target = supervised(batch.on_one_grid(), name)  # (B, H, W) in the value's unit
+                known = labelled(target)
+                found[name].append((target[known], trained.answer(outputs)[:, 0][known]))
+    scores = {}
+    for name, pairs in found.items():
+        truth, guess = (torch.cat(part).numpy() for part in zip(*pairs, strict=True))
+        if len(truth) > 1:
+            scores[name] = {**figures_of("regression", truth, guess, 1), "pixels": float(len(truth))}
+            unit = f" {trained.section.task.unit}".rstrip()
+            say(
+                f"{trained.method}, seed {trained.seed}, {name} alone on {len(truth)} held-out pixels: "
+                f"R2 {scores[name]['r2']:.3f}, RMSE {scores[name]['rmse']:.3g}{unit}, bias "
+                f"{scores[name]['bias']:.2g}{unit}"
+            )
+    return scores
 
 
 def _reach(
@@ -111,7 +148,7 @@ def train_in(recipe: Recipe, method: str, seed: int, folder: Path, resume: bool 
     return fit(
         method,
         inputs,
-        store.legend,
+        store.outputs,
         section,
         train,
         _loader(recipe, store, stop),
@@ -119,6 +156,7 @@ def train_in(recipe: Recipe, method: str, seed: int, folder: Path, resume: bool 
         folder,
         seed,
         resume=resume,
+        scale=None if store.value is None else scale_of(store.values(*learn)),
     )
 
 
@@ -154,13 +192,13 @@ def _are_current(recipe: Recipe, places: Places, folders: Sequence[Path]) -> boo
     if not all(folder.exists() for folder in folders):
         return False
     _check_samples(recipe, places)
-    store, wanted = open_samples(places.samples), recipe.colearn
+    store, wanted = open_samples(places.samples), portable(recipe.colearn)
     for folder in folders:
         config = read_config(folder / CONFIG)
         spec = store.inputs[config.modality]
         options = {"methods": wanted.methods, "seeds": wanted.seeds}
         came = (config.bands, config.steps, config.stats, config.classes, config.colearn.model_copy(update=options))
-        if came != (spec.modality.band_names, spec.steps, spec.stats, store.legend, wanted):
+        if came != (spec.modality.band_names, spec.steps, spec.stats, store.outputs, wanted):
             return False
     return True
 

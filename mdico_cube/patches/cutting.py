@@ -30,7 +30,7 @@ from mdico_cube.patches.stats import RunningStats
 from mdico_cube.patches.waves import in_waves
 from mdico_cube.patches.windows import Windows
 from mdico_cube.schema import UNLABELLED
-from mdico_cube.spec import Array, BandStats
+from mdico_cube.spec import Array, BandStats, Floats
 
 _CHUNK = 4 << 20  # bytes of an inner chunk of rows, all modalities together
 _SHARD = 32 << 20  # bytes of a shard of rows: one job, and in memory about three times that
@@ -115,7 +115,10 @@ def cut_shard(plan: Plan, first: int, windows: Windows) -> Note:
     stored = gather(source, np.arange(len(windows)))
     root: Any = zarr.open_group(plan.draft, mode="r+", zarr_format=3)
     rows = slice(first, first + len(windows))
-    root["target"][rows] = _targets(windows, source.reader, open_split(plan.split), plan.target)
+    split = open_split(plan.split)
+    root["target"][rows] = _targets(windows, source.reader, split, plan.target)
+    if source.reader.value is not None:
+        root["value"][rows] = _values(windows, source.reader, split, plan.target)
     stats, observed = {}, {}
     train = np.flatnonzero(windows.fold == TRAIN)
     for name, values in stored.items():
@@ -154,6 +157,31 @@ def _targets(windows: Windows, reader: CubeReader, split: Split, target: str) ->
     return out
 
 
+def _values(windows: Windows, reader: CubeReader, split: Split, target: str) -> Floats:
+    """Values (N, side, side); NaN for pixels that are unlabelled or not of the window's fold.
+
+    With a target of one pixel, the centre carries its own value, or the mean over the patch.
+    """
+    side, middle = windows.side, windows.side // 2
+    out = np.full((len(windows), side, side), np.nan, dtype=np.float32)
+    for group in group_windows(windows, reader.chunk):
+        value, fold = reader.values(group.y, group.x), split.folds(reader, group.y, group.x)
+        y, x = windows.y[group.index] - group.y.start, windows.x[group.index] - group.x.start
+        value, fold = (cut(block[None, None], y, x, side)[:, 0, 0] for block in (value, fold))
+        own = fold == windows.fold[group.index, None, None]
+        own[:, middle, middle] |= windows.label[group.index] >= 0
+        out[group.index] = np.where(own, value, np.nan)
+    if target == "dense" or side == 1:
+        return out
+    known = ~np.isnan(out)
+    count = known.sum(axis=(1, 2))
+    mean = np.where(known, out, 0).sum(axis=(1, 2), dtype=np.float64) / np.maximum(count, 1)
+    one = out[:, middle, middle] if target == "centre" else np.where(count > 0, mean, np.nan)
+    out = np.full_like(out, np.nan)
+    out[:, middle, middle] = one
+    return out
+
+
 def _rows_per_shard(source: CubeWindows) -> tuple[int, int]:
     """Rows of an inner chunk and of a shard, the same for every modality."""
     row = sum(prod(shape) * np.dtype(source.modalities[n].storage.dtype).itemsize for n, shape in source.shapes.items())
@@ -188,6 +216,11 @@ def _prepared(
         "target", shape=(count, side, side), chunks=(chunk, side, side), shards=(shard, side, side), dtype="uint8",
         compressors=_FAST, fill_value=UNLABELLED, dimension_names=("sample", "pixel_y", "pixel_x"),
     )  # fmt: skip
+    if reader.value is not None:
+        root.create_array(
+            "value", shape=(count, side, side), chunks=(chunk, side, side), shards=(shard, side, side), dtype="float32",
+            compressors=_FAST, fill_value=np.nan, dimension_names=("sample", "pixel_y", "pixel_x"),
+        )  # fmt: skip
     for name, values in _columns(source.windows, reader, open_split(plan.split)).items():
         _column(root, name, values)
     (plan.draft / _NOTES).touch()

@@ -68,7 +68,7 @@ class WindowDataset(Dataset[Batch]):
                     _unpack(source.modalities[name].storage, stored, places[within], out, mask)
 
         def finish() -> Batch:
-            batch = Batch(images, valid, None if source.target is None else _classes(source.target[index]))
+            batch = Batch(images, valid, None if source.target is None else _target(source.target[index]))
             if self.augment is None or pool.seed is None:
                 return batch
             return self.augment(batch, np.random.default_rng([*pool.seed, 1]))
@@ -109,8 +109,10 @@ def _empty(shape: tuple[int, ...], kind: type[np.generic]) -> Tensor:
     return torch.from_numpy(MEMORY.empty(shape, kind))
 
 
-def _classes(target: Array) -> Tensor:
-    """Stored class index (N, h, w) to int64 with -1 = unlabelled."""
+def _target(target: Array) -> Tensor:
+    """Stored class index (N, h, w) to int64 with -1 = unlabelled; values as they are."""
+    if target.dtype.kind == "f":
+        return torch.from_numpy(target.astype(np.float32))
     return torch.from_numpy(np.where(target == UNLABELLED, UNLABELLED_TARGET, target.astype(np.int64)))
 
 

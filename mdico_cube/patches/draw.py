@@ -275,7 +275,7 @@ def _between(column: pa.ChunkedArray, first: str, last: str) -> Bools:
 
 def _check_classes(index: SampleIndex, found: Ints, legend: Sequence[LabelClass], section: SampleSection) -> None:
     lacking = [entry.name for entry, count in zip(legend, found, strict=True) if not count]
-    if not lacking:
+    if not lacking or (index.facts.values and found.any()):
         return
     name = lacking[0]
     number = [entry.name for entry in legend].index(name)

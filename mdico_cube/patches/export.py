@@ -60,8 +60,9 @@ def _schema(store: SampleStore) -> pa.Schema:
     ]
     facts = {name: {"steps": spec.steps, "bands": spec.modality.band_names} for name, spec in store.inputs.items()}
     metadata = {b"mdico_samples": json.dumps(facts).encode()}
+    label = pa.string() if store.value is None else pa.float32()
     return pa.schema(
-        [*kinds, ("fold", pa.string()), ("label", pa.string()), ("start_date", pa.string()), *series], metadata=metadata
+        [*kinds, ("fold", pa.string()), ("label", label), ("start_date", pa.string()), *series], metadata=metadata
     )
 
 
@@ -74,7 +75,11 @@ def _parts(store: SampleStore, schema: pa.Schema) -> Iterator[pa.Table]:
         stored = gather(source, rows)
         table = {name: pa.array(values[rows]) for name, values in columns.items()}
         table["fold"] = pa.array([folds[int(fold)] for fold in store.fold[rows]])
-        table["label"] = pa.array([store.legend[int(label)].name for label in store.label[rows]])
+        table["label"] = (
+            pa.array([store.legend[int(label)].name for label in store.label[rows]])
+            if store.value is None
+            else pa.array(store.target(rows)[:, 0, 0])
+        )
         first = min((spec.steps[0] for spec in store.inputs.values() if spec.modality.temporal), default="2001-01-01")
         table["start_date"] = pa.array([first] * len(rows))
         for name, values in stored.items():

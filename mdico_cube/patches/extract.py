@@ -112,5 +112,6 @@ def _attrs(reader: CubeReader, modalities: tuple[str, ...], section: SampleSecti
         "crs": str(reader.attrs["proj:code"]),
         "sampling": section.model_dump(mode="json"),
         "legend": [asdict(entry) for entry in reader.legend],
+        **({} if reader.value is None else {"value": reader.value}),
         "modalities": {name: describe_layer(Layer(reader.modalities[name], reader.steps(name))) for name in modalities},
     }

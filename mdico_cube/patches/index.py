@@ -51,6 +51,8 @@ class IndexFacts:
     """SHA-256 of all that decides the rows but their folds: cube, labels, modalities and options."""
     split: str
     """SHA-256 of all that decides the folds."""
+    values: bool = False
+    """True where the classes are parts of the range of a value."""
 
     def dump(self) -> bytes:
         """As JSON."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +32,7 @@ from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.splits import Ints
+from mdico_cube.patches.values import check_values, known_values, numbers_of, part_of, range_edges, range_legend
 from mdico_cube.patches.vectors import (
     BY_BLOCK,
     VECTORS,
@@ -48,6 +51,7 @@ from mdico_cube.patches.waves import in_waves
 from mdico_cube.progress import say
 from mdico_cube.recipe import ClassSection, LabelSection
 from mdico_cube.schema import UNLABELLED
+from mdico_cube.spec import Floats
 
 # rasterize makes a dataset without a place in memory; its own filter for that does not reach other threads
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.features")
@@ -65,19 +69,27 @@ def label_cube(cube: Location, section: LabelSection) -> None:
     """
     reader = open_reader(cube)
     _check_exists(section)
-    attrs = {
+    attrs: dict[str, Any] = {
         "source": section.path.name,
         "keys": [entry.key for entry in section.classes],
         "made_from": _made_from(section, reader.geobox),
     }
+    if section.values is not None:
+        attrs["value"] = section.values.name
     if reader.has_labels and reader.label_facts.get("made_from") == attrs["made_from"]:
         return
-    wanted = list(shards(reader.shape, reader.shard))
-    jobs = [(section, reader.geobox, shard.y, shard.x) for shard in wanted]
+    wanted, legend = list(shards(reader.shape, reader.shard)), section.legend
+    edges: tuple[float, ...] = ()
+    if section.values is not None:
+        edges = range_edges(section.values, values_in_view(section, reader.geobox))
+        legend = range_legend(edges)
+    jobs = [(section, reader.geobox, shard.y, shard.x, edges) for shard in wanted]
     blocks = zip(wanted, in_waves(rasterize_labels, jobs, "labels"), strict=True)
     vector = _is_vector(section)
     dates = _parcel_dates(_features(section, reader.geobox)) if vector and section.date is not None else None
-    write_label_blocks(cube, blocks, section.legend, attrs, vector and _grouped(section), dates)
+    write_label_blocks(
+        cube, blocks, legend, attrs, vector and _grouped(section), dates, valued=section.values is not None
+    )
 
 
 def check_labels(section: LabelSection, geobox: GeoBox) -> None:
@@ -87,6 +99,9 @@ def check_labels(section: LabelSection, geobox: GeoBox) -> None:
         MdicoError: the file is missing or unreadable, lies outside the area, or shows a single class.
     """
     _check_exists(section)
+    if section.values is not None:
+        check_values(section.values, section.path, values_in_view(section, geobox))
+        return
     present: set[int] = set()
     for block in shards((geobox.shape.y, geobox.shape.x), _BLOCK):
         found = np.unique(rasterize_labels(section, geobox, block.y, block.x).label)
@@ -106,9 +121,13 @@ def check_labels(section: LabelSection, geobox: GeoBox) -> None:
 
 
 def rasterize_labels(
-    section: LabelSection, geobox: GeoBox, y: slice | None = None, x: slice | None = None
+    section: LabelSection,
+    geobox: GeoBox,
+    y: slice | None = None,
+    x: slice | None = None,
+    edges: tuple[float, ...] = (),
 ) -> LabelBlock:
-    """Put a raster or vector label file on a block of the grid: a pixel takes the class at its centre.
+    """Put a raster or vector label file on a block of the grid: a pixel takes the class or value at its centre.
 
     Law: blocks put together equal the whole.
 
@@ -117,15 +136,48 @@ def rasterize_labels(
         geobox: the whole grid.
         y: rows; None = all.
         x: columns; None = all.
+        edges: of the parts of the values' range, where the labels are values.
 
     Raises:
-        MdicoError: the file is missing or unreadable, or lacks a column.
+        MdicoError: the file is missing or unreadable, lacks a column, or holds no numbers where values are wanted.
     """
     _check_exists(section)
     y, x = y or slice(0, geobox.shape.y), x or slice(0, geobox.shape.x)
-    if _is_vector(section):
-        return _burn(_features(section, geobox), geobox[y, x])
-    return LabelBlock(_from_raster(section, geobox, y, x), None)
+    if section.values is None:
+        if _is_vector(section):
+            return _burn(_features(section, geobox), geobox[y, x])
+        return LabelBlock(_from_raster(section, geobox, y, x), None)
+    found, parcel = _values(section, geobox, y, x)
+    value = known_values(section.values, found)
+    if parcel is not None:
+        parcel = np.where(np.isnan(value), 0, parcel)
+    return LabelBlock(part_of(value, edges), parcel, value)
+
+
+def values_in_view(section: LabelSection, geobox: GeoBox) -> Floats:
+    """The values of the labels on a grid (h, w), NaN = unlabelled; a large grid is looked at in coarser steps."""
+    assert section.values is not None
+    step = -(-max(geobox.shape) // _BLOCK)
+    view = geobox if step == 1 else geobox.zoom_out(step)
+    return known_values(section.values, _values(section, view, slice(0, view.shape.y), slice(0, view.shape.x))[0])
+
+
+def _values(section: LabelSection, geobox: GeoBox, y: slice, x: slice) -> tuple[Floats, npt.NDArray[np.int32] | None]:
+    """Values of a block (h, w), NaN = none, and its parcels."""
+    if not _is_vector(section):
+        with _on_grid(section, geobox) as view:
+            values = view.read(1, window=rasterio.windows.Window.from_slices(y, x), masked=True)
+            return np.ma.filled(values.astype(np.float32), np.nan), None
+    features, part = _features(section, geobox), geobox[y, x]
+    assert features.value is not None
+    rows, outlines = _outlines(features, part)
+    kept = features.label[rows] >= 0
+    rows, outlines = rows[kept], outlines[kept]
+    place = _rasterized(outlines, np.arange(rows.size) + 1, part, 0)
+    value = np.append(np.float32(np.nan), features.value[rows])[place]
+    if features.group is None:
+        return value, None
+    return value, np.append(np.int32(0), features.group[rows].astype(np.int32))[place]
 
 
 def _is_vector(section: LabelSection) -> bool:
@@ -143,14 +195,24 @@ def _check_exists(section: LabelSection) -> None:
 
 def _made_from(section: LabelSection, geobox: GeoBox) -> str:
     """SHA-256 of all that decides the labels: the file's bytes, the options and the grid."""
-    options = section.model_dump(mode="json", exclude={"path"})
+    options = section.model_dump(mode="json", exclude={"path"} if section.values is not None else {"path", "values"})
     place = [list(geobox.affine)[:6], list(geobox.shape), str(geobox.crs)]
     return hashlib.sha256(json.dumps([file_digest(section.path), options, place]).encode()).hexdigest()
 
 
 def _from_raster(section: LabelSection, geobox: GeoBox, y: slice, x: slice) -> npt.NDArray[np.uint8]:
-    height, width = geobox.shape
     label = np.full((y.stop - y.start, x.stop - x.start), UNLABELLED, dtype=np.uint8)
+    with _on_grid(section, geobox) as view:
+        values = view.read(1, window=rasterio.windows.Window.from_slices(y, x), masked=True)
+    for index, entry in enumerate(section.classes):
+        label[np.ma.filled(values == _number(entry, section), False)] = index
+    return label
+
+
+@contextmanager
+def _on_grid(section: LabelSection, geobox: GeoBox) -> Iterator[Any]:
+    """A raster as it lies on the grid."""
+    height, width = geobox.shape
     try:
         with (
             rasterio.open(section.path) as source,
@@ -164,15 +226,12 @@ def _from_raster(section: LabelSection, geobox: GeoBox, y: slice, x: slice) -> n
                 tolerance=1e-6,  # positions are exact, so that blocks equal the whole
             ) as view,
         ):
-            values = view.read(1, window=rasterio.windows.Window.from_slices(y, x), masked=True)
-            for index, entry in enumerate(section.classes):
-                label[np.ma.filled(values == _number(entry, section), False)] = index
+            yield view
     except rasterio.errors.RasterioError as error:
         raise MdicoError(
             f"labels {section.path}: cannot be read as a raster ({error}). Give a GeoTIFF, GeoPackage, GeoParquet or "
             "GeoJSON."
         ) from error
-    return label
 
 
 def _number(entry: ClassSection, section: LabelSection) -> int:
@@ -199,6 +258,8 @@ class _Features:
     """(N,) the row's number in the file, ascending."""
     outlines: gpd.GeoSeries | None
     """(N,) on the grid's CRS."""
+    value: Floats | None = None
+    """(N,) NaN = none; None where the labels are classes."""
 
 
 def _features(section: LabelSection, geobox: GeoBox) -> _Features:
@@ -220,8 +281,13 @@ def _read_features(section: LabelSection, crs: str, stamp: tuple[int, int]) -> _
         frame = read_vectors(path, "labels")
         _check_attribute(section, columns_of(frame))
         outlines = on_crs(frame, crs).geometry
-    index = frame[section.attribute].astype(str).map({str(entry.key): i for i, entry in enumerate(section.classes)})
-    label = np.asarray(index.fillna(-1), dtype=np.int64)
+    value = None
+    if section.values is None:
+        index = frame[section.attribute].astype(str).map({str(entry.key): i for i, entry in enumerate(section.classes)})
+        label = np.asarray(index.fillna(-1), dtype=np.int64)
+    else:
+        value = known_values(section.values, numbers_of(frame[section.attribute], section.path))
+        label = np.where(np.isnan(value), -1, 0)
     group = None
     if section.group is not None:
         known = label >= 0
@@ -231,13 +297,14 @@ def _read_features(section: LabelSection, crs: str, stamp: tuple[int, int]) -> _
         group = np.arange(1, len(frame) + 1)
     date = None if section.date is None else days(frame[section.date], "labels.date", path)
     number = np.asarray(frame.index, dtype=np.int64)
-    return _Features(path, label, group, date, number, outlines)
+    return _Features(path, label, group, date, number, outlines, value)
 
 
 def _check_attribute(section: LabelSection, have: list[str]) -> None:
     if section.attribute is None:
         raise MdicoError(
-            f"labels.attribute: name the column of {section.path.name} with the class, one of {', '.join(have)}."
+            f"labels.attribute: name the column of {section.path.name} with the class or value, one of "
+            f"{', '.join(have)}."
         )
     check_columns(section.path, "labels", {key: getattr(section, key) for key in _KEYS}, have)
 

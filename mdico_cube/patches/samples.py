@@ -16,7 +16,7 @@ from mdico_cube.patches.splits import Ints
 from mdico_cube.patches.windows import Windows
 from mdico_cube.recipe import SampleSection
 from mdico_cube.schema import UNLABELLED
-from mdico_cube.spec import Array, BandStats, Bools, InputSpec, LabelClass
+from mdico_cube.spec import Array, BandStats, Bools, Floats, InputSpec, LabelClass
 
 VERSION = 2
 """Layout of a samples store, in its attribute `mdico_samples`."""
@@ -39,6 +39,22 @@ class SampleStore:
     """False where the store holds positions and labels only and the pixels are read from the cube."""
     coarsen: dict[str, int] = field(default_factory=dict)
     """Modality -> side of the squares of pixels that became one."""
+    value: str | None = None
+    """Name of the value that is learned, and the legend is of parts of its range; None where the labels are classes."""
+
+    @property
+    def outputs(self) -> tuple[LabelClass, ...]:
+        """What a model learns of these samples: the classes, or the one value."""
+        return self.legend if self.value is None else (LabelClass(self.value, 1, "#888888"),)
+
+    def target(self, rows: Ints) -> Array:
+        """(n, side, side) stored class index, 255 = unlabelled; or float32 values, NaN = unlabelled."""
+        return np.asarray(self.array("target" if self.value is None else "value").oindex[rows])
+
+    def values(self, *folds: int) -> Floats:
+        """The known values of these folds' pixels, in a row."""
+        found = self.target(self.where(*folds))
+        return np.asarray(found[~np.isnan(found)], dtype=np.float32)
 
     def windows(self, rows: Ints) -> Windows:
         """Where these samples lie on the cube's grid."""
@@ -68,7 +84,9 @@ class SampleStore:
         return np.flatnonzero(np.isin(self.fold, folds)).astype(np.int64)
 
     def class_counts(self, *folds: int) -> tuple[int, ...]:
-        """Labelled pixels per class in these folds."""
+        """Labelled pixels per class in these folds; of a value, how many there are."""
+        if self.value is not None:
+            return (self.values(*folds).size,)
         target = np.asarray(self.array("target").oindex[self.where(*folds)])
         found = np.bincount(target[target != UNLABELLED].ravel(), minlength=len(self.legend))
         return tuple(int(n) for n in found)
@@ -101,6 +119,7 @@ def open_samples(path: Path) -> SampleStore:
         attrs["side"],
         attrs["pixels"],
         {name: SampleSection.model_validate(attrs["sampling"]).factor(name) for name in inputs},
+        attrs.get("value"),
     )
 
 

@@ -85,6 +85,7 @@ def index_facts(reader: CubeReader, modalities: Sequence[str], section: SampleSe
         reader.shape,
         hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
         split_origin(reader, section),
+        reader.value is not None,
     )
 
 

@@ -56,7 +56,7 @@ class WindowSource(Protocol):
 
     @property
     def target(self) -> Array | None:
-        """(N, h, w) stored class index, 255 = unlabelled."""
+        """(N, h, w) stored class index, 255 = unlabelled, or float32 values, NaN = unlabelled."""
 
     def __len__(self) -> int:
         """How many windows there are."""
@@ -80,7 +80,7 @@ class StoredWindows:
         self.modalities = {name: store.inputs[name].modality for name in modalities}
         self._arrays = {name: store.array(name) for name in modalities}
         self.shapes = {name: tuple(array.shape[1:]) for name, array in self._arrays.items()}
-        self.target: Array | None = np.asarray(store.array("target").oindex[self._rows])
+        self.target: Array | None = store.target(self._rows)
         size = sum(prod(self.shapes[n]) * array.dtype.itemsize for n, array in self._arrays.items()) * len(self._rows)
         self._per_chunk = min((array.chunks[0] for array in self._arrays.values()), default=1)
         self._readers: dict[str, ShardReader | None] = {n: shard_reader(array) for n, array in self._arrays.items()}
@@ -133,7 +133,7 @@ class CubeWindows:
     names: tuple[str, ...]
     """Modalities."""
     target: Array | None = None
-    """(N, side, side) stored class index, 255 = unlabelled."""
+    """(N, side, side) stored class index, 255 = unlabelled, or float32 values, NaN = unlabelled."""
     backend: Backend = "auto"
     coarsen: dict[str, int] = field(default_factory=dict)
     """Modality -> side of the squares of pixels that become one; 1 where it is not named."""
@@ -233,8 +233,7 @@ def window_source(
     if cube is None:
         return StoredWindows(store, folds, modalities, hold)
     rows = store.where(*folds)
-    target = np.asarray(store.array("target").oindex[rows])
-    return CubeWindows(cube, store.windows(rows), tuple(modalities), target, backend, store.coarsen)
+    return CubeWindows(cube, store.windows(rows), tuple(modalities), store.target(rows), backend, store.coarsen)
 
 
 def cut(block: Array, y: Ints, x: Ints, side: int) -> Array:

@@ -12,6 +12,7 @@ from mdico_cube.recipe.samples import (
     PlaceSection,
     SampleSection,
     SplitBy,
+    ValueSection,
 )
 from mdico_cube.recipe.section import Section
 from mdico_cube.recipe.sources import (
@@ -88,6 +89,7 @@ __all__ = [
     "TiMMILSection",
     "TrainSection",
     "TuneSection",
+    "ValueSection",
     "WeatherKind",
     "load_recipe",
     "parse_recipe",

@@ -131,6 +131,10 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     if recipe.samples.places is not None:
         places = recipe.samples.places.model_copy(update={"path": under(recipe.samples.places.path)})
         update["samples"] = recipe.samples.model_copy(update={"places": places})
+    encoder = recipe.colearn.encoder
+    if encoder.weights is not None:
+        settled = encoder.model_copy(update={"weights": under(encoder.weights)})
+        update["colearn"] = recipe.colearn.model_copy(update={"encoder": settled})
     if recipe.maps.mask is not None:
         update["maps"] = recipe.maps.model_copy(update={"mask": under(recipe.maps.mask)})
     if recipe.store.target is not None and "://" not in recipe.store.target:

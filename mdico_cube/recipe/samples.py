@@ -28,19 +28,45 @@ class ClassSection(Section):
         return self.name if self.source is None else self.source
 
 
+class ValueSection(Section):
+    """A value that is known on the ground, instead of a class."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """What it is called in scores and on maps."""
+    unit: str = ""
+    bins: Annotated[int, Field(ge=1, le=100)] = 10
+    """Parts of the values' range. They stand where classes stand when folds are made alike and windows are drawn: at
+    most samples.per_class windows of each part."""
+    spread: Literal["quantiles", "ranges"] = "quantiles"
+    """quantiles: equally many pixels in each part, so that windows are drawn as the values are distributed; ranges:
+    parts of equal width, so that rare values count as much as common ones."""
+    low: float | None = None
+    """Smaller values count as unlabelled."""
+    high: float | None = None
+    """Larger values count as unlabelled."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low must lie below high, came {self.low:g} and {self.high:g}")
+        return self
+
+
 class LabelSection(Section):
     """What is known on the ground: a raster or a vector file."""
 
     path: Path
     """GeoTIFF, GeoPackage, GeoParquet or GeoJSON; relative to the recipe."""
     attribute: str | None = None
-    """Column with the class (vector files)."""
+    """Column with the class or the value (vector files)."""
     group: str | None = None
     """Column with the parcel or site id (vector files); no group may stand on both sides of a split."""
     date: str | None = None
     """Column with the day or year the label was taken (vector files), for `samples.split: year`."""
-    classes: Annotated[tuple[ClassSection, ...], Field(min_length=1, max_length=255)]
+    classes: Annotated[tuple[ClassSection, ...], Field(max_length=255)] = ()
     """Classes in map order: the first is written as 1. Values in the file that are not listed count as unlabelled."""
+    values: ValueSection | None = None
+    """In place of classes: the raster or the column holds values, for colearn.task.kind: regression."""
 
     @field_validator("classes")
     @classmethod
@@ -48,6 +74,12 @@ class LabelSection(Section):
         no_twice([entry.name for entry in value])
         no_twice([str(entry.key) for entry in value])
         return value
+
+    @model_validator(mode="after")
+    def _classes_or_values(self) -> Self:
+        if bool(self.classes) == (self.values is not None):
+            raise ValueError("give classes, or values for a regression: one of the two")
+        return self
 
     @property
     def legend(self) -> tuple[LabelClass, ...]:

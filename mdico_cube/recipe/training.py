@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -13,6 +14,8 @@ Precision = Annotated[
     Literal["32-true", "bf16", "fp16", "int8"], BeforeValidator(lambda value: "32-true" if value == "fp32" else value)
 ]
 """Arithmetic of a model that maps; fp32 is another name of 32-true."""
+PRETRAINED = ("anysat", "galileo")
+"""Encoders that take weights from a file."""
 Engine = Literal["torch", "compile", "onnx", "openvino"]
 """What computes a model that maps."""
 
@@ -22,8 +25,17 @@ class EncoderSection(Section):
 
     name: str = "tempcnn"
     """Of single pixels' series: tempcnn, ltae, tae, transformer, convtran, gru, lstm, mlp; of patches, looking beyond
-    the pixel: resnet, unet, and timm:NAME for any convolutional backbone of timm (random weights). A name that is not
-    known is refused before anything is read."""
+    the pixel: resnet, unet, and timm:NAME for any convolutional backbone of timm (random weights); pretrained ones of
+    single pixels' series, from a file of weights: galileo, anysat. A name that is not known is refused before anything
+    is read."""
+    weights: Path | None = None
+    """Checkpoint of a pretrained encoder (galileo, anysat): safetensors, or a torch file of tensors; relative to the
+    recipe. A bundle holds the weights itself and does not need the file again."""
+    size: str | None = None
+    """Of a pretrained encoder, as its checkpoint: galileo nano (default), tiny or base; anysat base (default), small or
+    tiny."""
+    frozen: bool = True
+    """A pretrained encoder keeps its weights, and one Linear to the embedding learns; false learns all of it on."""
     width: Annotated[int, Field(ge=2, multiple_of=2)] = 128
     """Embedding width d."""
     hidden: Annotated[int, Field(ge=1)] = 128
@@ -41,6 +53,12 @@ class EncoderSection(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     heads: Annotated[int, Field(ge=1)] = 8
     """Attention heads (ltae, tae, transformer, convtran, resnet, unet)."""
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        if self.name not in PRETRAINED and (self.weights is not None or self.size is not None):
+            raise ValueError(f"weights and size go with {' and '.join(PRETRAINED)}, not {self.name}: leave them out")
+        return self
 
 
 class MDiCoSection(Section):
@@ -146,7 +164,7 @@ class TrainSection(Section):
     """GPUs, or processes of the accelerator cpu, that share the batches of an epoch among them: each takes `batch`
     windows at a time, and their gradients are averaged."""
     strategy: str = "auto"
-    """How several devices work together, as Lightning names it; auto = ddp in forked processes; with
+    """How several devices work together: auto or ddp = distributed data parallel in forked processes; with
     ddp_spawn_find_unused_parameters_true they start anew."""
     loggers: tuple[Literal["csv", "tensorboard", "mlflow"], ...] = ("csv",)
     """csv and tensorboard write into the run's folder; mlflow to MLFLOW_TRACKING_URI, or into mlflow.db there."""
@@ -167,11 +185,15 @@ class TaskSection(Section):
     labelled pixels carry it, such as 0.07; null = targets are sets of labels already."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Label smoothing epsilon (classes and multilabel)."""
+    unit: str = ""
+    """Unit of the value (regression); a recipe takes it from labels.values."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.kind == "regression" and (self.smoothing or self.weights in ("balanced", "sqrt")):
             raise ValueError("a regression has neither class weights nor label smoothing: leave them out")
+        if self.unit and self.kind != "regression":
+            raise ValueError("a unit goes with kind regression: leave it out")
         return self
 
 

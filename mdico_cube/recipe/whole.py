@@ -62,6 +62,11 @@ class Recipe(Section):
     def _patch_as_a_whole(cls, value: Any) -> Any:
         return _pooled(value) if isinstance(value, dict) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _unit_of_values(cls, value: Any) -> Any:
+        return _with_unit(value) if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _orbits_of_radar(self) -> Self:
         for name, section in self.modalities.items():
@@ -88,11 +93,18 @@ class Recipe(Section):
             if missing:
                 raise ValueError(f"{where} names {', '.join(missing)}, which {whose} not list ({', '.join(known)})")
         kind = self.colearn.task.kind
-        if kind == "regression":
+        if (kind == "regression") != (self.labels.values is not None):
             raise ValueError(
-                "colearn.task.kind is regression, but a recipe's labels are classes: learn values from a table, "
-                "as `mdico benchmark lfmc` and `mdico_cube.colearn.trainer.fit` do"
+                "labels.values and colearn.task.kind: regression go together: "
+                + ("name the value in labels.values" if kind == "regression" else "set colearn.task.kind: regression")
             )
+        if self.labels.values is not None and self.samples.places is not None and self.samples.places.label is not None:
+            raise ValueError(
+                "samples.places.label are classes, but labels.values are learned: leave it out, and the value at each "
+                "place is taken from labels.path"
+            )
+        if self.labels.values is not None and self.samples.min_purity:
+            raise ValueError("samples.min_purity is a share of classes, but labels.values are learned: leave it out")
         whole = self.samples.target == "dense" and self.colearn.encoder.pool > 1 and self.colearn.task.share is not None
         if kind == "multilabel" and not whole:
             raise ValueError(
@@ -144,6 +156,18 @@ def _pooled(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(encoder, dict):
         return data
     return {**data, "colearn": {**colearn, "encoder": {"pool": samples.get("patch", 1), **encoder}}}
+
+
+def _with_unit(data: dict[str, Any]) -> dict[str, Any]:
+    """The unit of `labels.values` among the options that a model keeps."""
+    labels, colearn = data.get("labels"), data.get("colearn")
+    values = labels.get("values") if isinstance(labels, dict) else None
+    task = colearn.get("task") if isinstance(colearn, dict) else None
+    if not (isinstance(values, dict) and isinstance(task, dict) and isinstance(colearn, dict)):
+        return data
+    if task.get("kind") != "regression":
+        return data
+    return {**data, "colearn": {**colearn, "task": {"unit": values.get("unit", ""), **task}}}
 
 
 def _orbits_apart(data: dict[str, Any]) -> dict[str, Any]:

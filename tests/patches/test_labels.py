@@ -93,7 +93,7 @@ def test_raster_nodata_is_unlabelled(grid: GeoBox, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({}, "labels.attribute: name the column of p.gpkg with the class, one of crop, id"),
+        ({}, "labels.attribute: name the column of p.gpkg with the class or value, one of crop, id"),
         (
             {"attribute": "Crop"},
             r"labels.attribute: p.gpkg has no column 'Crop'. Did you mean 'crop'\? Choose one of crop, id",

@@ -6,20 +6,23 @@ from collections.abc import Callable
 
 from torch import nn
 
+from mdico_cube.colearn.encoders.anysat import AnySat
 from mdico_cube.colearn.encoders.backbone import PREFIX, backbone_factory
 from mdico_cube.colearn.encoders.convtran import ConvTran
+from mdico_cube.colearn.encoders.galileo import Galileo
 from mdico_cube.colearn.encoders.gru import GRU
 from mdico_cube.colearn.encoders.lstm import LSTM
 from mdico_cube.colearn.encoders.ltae import LTAE
 from mdico_cube.colearn.encoders.mlp import MLP
 from mdico_cube.colearn.encoders.pooled import Pooled
+from mdico_cube.colearn.encoders.pretrained import PretrainedFactory
 from mdico_cube.colearn.encoders.resnet import ResNet
 from mdico_cube.colearn.encoders.rows import look_around
 from mdico_cube.colearn.encoders.tae import TAE
 from mdico_cube.colearn.encoders.tempcnn import TempCNN
 from mdico_cube.colearn.encoders.transformer import Transformer
 from mdico_cube.colearn.encoders.unet import UNet
-from mdico_cube.errors import look_up
+from mdico_cube.errors import MdicoError, look_up
 from mdico_cube.recipe import EncoderSection
 from mdico_cube.spec import InputSpec
 
@@ -42,9 +45,19 @@ ENCODERS: dict[str, EncoderFactory] = {
 }
 
 
+PRETRAINED: dict[str, PretrainedFactory] = {"anysat": AnySat, "galileo": Galileo}
+"""Encoders that know the bands of a modality by name and take weights from a file."""
+
+
 def build_encoder(spec: InputSpec, section: EncoderSection) -> nn.Module:
-    """A fresh encoder for one modality; its width is section.width."""
-    return make_encoder(len(spec.modality.bands), spec.steps, section)
+    """A fresh encoder for one modality; its width is section.width.
+
+    Raises:
+        MdicoError: no encoder of that name, or options, bands or weights it cannot take.
+    """
+    if section.name not in PRETRAINED:
+        return make_encoder(len(spec.modality.bands), spec.steps, section)
+    return _pooled(PRETRAINED[section.name](spec, section), section)
 
 
 def make_encoder(bands: int, steps: tuple[str, ...], section: EncoderSection) -> nn.Module:
@@ -53,17 +66,28 @@ def make_encoder(bands: int, steps: tuple[str, ...], section: EncoderSection) ->
     Raises:
         MdicoError: no encoder of that name, or options it cannot take.
     """
-    encoder = get_encoder(section.name)(bands, steps, section)
+    factory = get_encoder(section.name)
+    if factory is None:
+        raise MdicoError(
+            f"encoder {section.name} reads the bands of one sensor, not several joined. Use a method that joins the "
+            "sensors after their encoders."
+        )
+    return _pooled(factory(bands, steps, section), section)
+
+
+def _pooled(encoder: nn.Module, section: EncoderSection) -> nn.Module:
     return encoder if section.pool == 1 else Pooled(encoder, section.pool)
 
 
-def get_encoder(name: str) -> EncoderFactory:
-    """What builds an encoder.
+def get_encoder(name: str) -> EncoderFactory | None:
+    """What builds an encoder; None for a pretrained one, which needs to know the bands by name.
 
     Raises:
         MdicoError: no encoder of that name; the text gives the closest one.
     """
-    return backbone_factory(name) if name.startswith(PREFIX) else look_up("encoder", name, ENCODERS)
+    if name.startswith(PREFIX):
+        return backbone_factory(name)
+    return look_up("encoder", name, {**ENCODERS, **dict.fromkeys(PRETRAINED)})
 
 
 def halo_of(model: nn.Module) -> int:
