@@ -114,6 +114,8 @@ def _columns(path: Path) -> dict[str, Array]:
         raise MdicoError(f"{path}: cannot be read ({error.strerror or error}). Name an npz or Parquet file.") from error
     except (ValueError, BadZipFile, pa.ArrowException) as error:
         raise MdicoError(f"{path}: is no {path.suffix[1:]} file of even arrays ({error}). Write it again.") from error
+    if not path.is_file():
+        raise MdicoError(f"{path}: no such file. Name an npz or Parquet file of pixel series.")
     raise MdicoError(f"{path}: pixel series are read from .npz or .parquet. Convert the file to one of them.")
 
 

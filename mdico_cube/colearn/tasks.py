@@ -60,9 +60,11 @@ def make_weights(section: TaskSection, counts: Sequence[int], names: Sequence[st
         to presence, at most 10; the square roots of these where the section asks for them.
 
     Raises:
-        MdicoError: fewer than two classes, or a class or label without a training sample.
+        MdicoError: fewer than two classes, or a class, label or value without a training sample.
     """
     if section.kind == "regression":
+        if sum(counts) < 1:
+            raise MdicoError("no training sample has a value: every target is NaN. Check the column of the values.")
         return None
     if section.kind == "multilabel":
         if len(names) > MOST_LABELS:

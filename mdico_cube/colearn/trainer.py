@@ -66,13 +66,19 @@ def fit(
         scale: of the training values, in a regression: the loss sees z-scores.
 
     Raises:
-        MdicoError: unknown method, fewer than two modalities or classes, a class without samples, an empty loader,
-            diverged training, or an unusable folder, checkpoint or device.
+        MdicoError: unknown method, fewer than two modalities or classes, a modality that was never observed, a class
+            without samples, an empty loader, diverged training, or an unusable folder, checkpoint or device.
     """
     maker = get_method(method)
     for title, loader in (("training", train), ("validation", validation)):
         if len(loader) == 0:
             raise MdicoError(f"{method}: the {title} set is empty. Widen the area or its share in the samples section.")
+    for name, spec in inputs.items():
+        if not spec.stats.count:
+            raise MdicoError(
+                f"{method}: {name} was observed at no training pixel, so it can teach nothing. Take it out of "
+                "colearn.modalities, or look at its shards with `mdico inspect`."
+            )
     samples = len(train.dataset)
     if samples < 2:
         raise MdicoError(f"{method}: one training sample is too few to learn from. Draw more in the samples section.")
@@ -143,10 +149,21 @@ def _trainer(section: TrainSection, folder: Path, callbacks: list[Callback]) -> 
 
 
 def _strategy(section: TrainSection) -> str:
-    """How the devices work together: in forked processes, so that what reads the windows need not be sent to them."""
-    if section.devices == 1 or section.strategy != "auto":
-        return section.strategy
-    return "ddp_fork_find_unused_parameters_true"
+    """How the devices work together: in forked processes, so that what reads the windows need not be sent to them.
+
+    Raises:
+        MdicoError: a strategy that would start the whole command again on each device.
+    """
+    if section.devices == 1:
+        return "auto"
+    if section.strategy in ("auto", "ddp"):
+        return "ddp_fork_find_unused_parameters_true"
+    if not section.strategy.startswith(("ddp_fork", "ddp_spawn")):
+        raise MdicoError(
+            f"train.strategy {section.strategy} would start the whole command again on each device. Use auto, ddp, or "
+            "one of Lightning's names that begin with ddp_fork or ddp_spawn."
+        )
+    return section.strategy
 
 
 def _callbacks(section: TrainSection, folder: Path) -> list[Callback]:

@@ -142,6 +142,8 @@ def test_weights_follow_the_task() -> None:
     assert root is not None
     assert root.tolist() == pytest.approx([(10 / 30) ** 0.5, 10.0**0.5])
     assert make_weights(VALUE, [40], ["v"], 40) is None
+    with pytest.raises(MdicoError, match=r"no training sample has a value: every target is NaN"):
+        make_weights(VALUE, [0], ["v"], 40)
     with pytest.raises(MdicoError, match="no training sample of label b"):
         make_weights(MULTI, [30, 0], names, 40)
     with pytest.raises(MdicoError, match="63 labels side by side are too many"):

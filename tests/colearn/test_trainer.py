@@ -405,10 +405,60 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
     assert float(loss) == pytest.approx(best, rel=0.05), "the weights are those that were validated"
 
 
+@pytest.mark.slow
+def test_two_processes_give_the_same_weights_again_also_when_cut_off(tmp_path: Path) -> None:
+    """Each in the precision that this machine has; the second half of a run is that of a run in one piece."""
+    options = {"devices": 2, "strategy": "ddp", "precision": "bf16-mixed", "epochs": 4, "keep": "last"}
+    whole, again = (train(tmp_path / name, "mdico", train=options) for name in ("whole", "again"))
+    assert same(whole, again)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "on_train_epoch_start", _stop_at(2, Loop.on_train_epoch_start))
+        with pytest.raises(Exception, match="cut off"):
+            train(tmp_path / "cut", "mdico", train=options)
+    resumed = train(tmp_path / "cut", "mdico", resume=True, train=options)
+    assert [row["epoch"] for row in resumed.history] == [0, 1, 2, 3]
+    for key, value in resumed.model.state_dict().items():
+        torch.testing.assert_close(value, whole.model.state_dict()[key], msg=key)
+
+
+def _stop_at(epoch: int, before: Any) -> Any:
+    def start(loop: Loop) -> None:
+        if loop.current_epoch == epoch:
+            raise RuntimeError("cut off")
+        before(loop)
+
+    return start
+
+
+def test_strategies_that_cannot_share_the_windows_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MdicoError, match=r"train.strategy fsdp would start the whole command again"):
+        train(tmp_path, train={"devices": 2, "strategy": "fsdp"})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_a_gpu_trains_what_a_processor_trains(precision: str, tmp_path: Path) -> None:
+    options = {"epochs": 6, "precision": precision, "learning_rate": 1e-2}
+    trained = train(tmp_path / "gpu", "mdico", train={**options, "accelerator": "gpu"})
+    assert trained.history[-1]["val_f1"] > 0.8
+    assert all(value.device.type == "cpu" for value in trained.model.state_dict().values())
+    if torch.cuda.device_count() > 1:
+        both = train(tmp_path / "both", "mdico", train={**options, "accelerator": "gpu", "devices": 2})
+        assert both.history[-1]["val_f1"] > 0.8
+
+
 def test_loggers_that_are_not_installed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mdico_cube.colearn.trainer.find_spec", lambda _: None)
     with pytest.raises(MdicoError, match="mlflow, which is not installed: pip install mlflow-skinny"):
         train(tmp_path, train={"loggers": ("mlflow",)})
+
+
+def test_a_sensor_that_was_never_observed_is_named(tmp_path: Path) -> None:
+    blind = replace(INPUTS["optical"], stats=replace(INPUTS["optical"].stats, count=0))
+    loaders = make_loader(TRAIN), make_loader(VALIDATION, shuffle=False)
+    with pytest.raises(MdicoError, match=r"mdico: optical was observed at no training pixel"):
+        fit("mdico", {**INPUTS, "optical": blind}, LEGEND, make_section(), *loaders, counts(TRAIN), tmp_path, 0)
 
 
 def test_a_single_sample_is_too_few(tmp_path: Path) -> None:
