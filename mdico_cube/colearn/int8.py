@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ from mdico_cube.errors import MdicoError
 Ranges = tuple[tuple[tuple[float, float], ...], ...]
 """Per branch and map but the last: smallest and largest value that comes in; then that of the last map's input."""
 LEVELS = 255
-_MOST = 127
+_WIDE, _NARROW = 127, 64  # largest integer of a weight; with 64 two products of bytes fit into 16 bits
+_SUMS_IN_32_BITS = ("avx512_vnni", "avx_vnni", "amx_int8")  # as torch names a processor's abilities
 _CUT = 1e-5  # share of values at each end that may lie outside their range
 _SAMPLED = 1 << 20
 
@@ -70,11 +72,24 @@ def _range(values: Tensor) -> tuple[float, float]:
     return low, high
 
 
+@cache
+def largest_weight() -> int:
+    """Largest integer of a weight on this processor.
+
+    x86 processors without VNNI instructions add pairs of products in 16 bits, which overflow with whole 8-bit weights
+    in every backend; they get weights of 7 bits.
+    """
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    wide = found.get("architecture") not in (None, "x86_64") or any(found.get(name) for name in _SUMS_IN_32_BITS)
+    return _WIDE if wide else _NARROW
+
+
 def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(out, ...) float to int8 and the step of each output (out,) float32."""
-    step = weight.flatten(1).abs().amax(dim=1).clamp(min=1e-12).float() / _MOST
+    """(out, ...) float to int8 and the step of each output (out,) float32; see `largest_weight`."""
+    most = largest_weight()
+    step = weight.flatten(1).abs().amax(dim=1).clamp(min=1e-12).float() / most
     shaped = step.view(-1, *(1,) * (weight.dim() - 1))
-    return (weight / shaped).round().clamp(-_MOST, _MOST).to(torch.int8), step
+    return (weight / shaped).round().clamp(-most, most).to(torch.int8), step
 
 
 class Int8Branches(nn.Module):

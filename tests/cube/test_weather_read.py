@@ -124,7 +124,7 @@ def test_hourly_sums_dated_by_their_end(facts: Facts, weather: xr.Dataset) -> No
 
 def test_steps_follow_the_local_sun(facts: Facts, weather: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty degrees further east, midnight comes two hours earlier in UTC."""
-    monkeypatch.setattr("mdico_cube.cube.weather.longitude", lambda _: 30.0)
+    monkeypatch.setattr("mdico_cube.cube.weather_planning.longitude", lambda _: 30.0)
     plan, layer = only_weather(facts)
     rows, columns = around(weather, plan)
     np.testing.assert_allclose(layer.values, oracle(weather, shift=2)[:, :, rows][..., columns], rtol=2e-5)
