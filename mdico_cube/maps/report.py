@@ -87,11 +87,14 @@ def write_report(
 
 
 def verdict(gain: Gain | FigureGain) -> Verdict:
-    """Say plainly whether a method gained or lost against the independent baseline for one sensor."""
+    """Say plainly whether a method gained or lost against the independent baseline for one sensor.
+
+    A single seed is called neither: its spread is not known.
+    """
     figure, by = ("macro F1", gain.f1_macro) if isinstance(gain, Gain) else (gain.figure, gain.change)
     mean, sd, seeds = by.mean, by.sd, by.seeds
     nil, unclear = abs(mean) < 0.0005, sd is not None and abs(mean) < sd
-    kind = "even" if nil or unclear else "gain" if mean > 0 else "loss"
+    kind = "even" if nil or unclear or sd is None else "gain" if mean > 0 else "loss"
     change = f"{'gained' if mean > 0 else 'lost'} {abs(mean):.3f} in {figure}"
     change = "neither gained nor lost" if nil else change
     text = f"With {gain.sensor} alone, {method_name(gain.method)} {change} against independent training"

@@ -121,7 +121,8 @@ def test_the_report_says_who_gained_and_by_how_much(scored, recipe):
         (Spread(-0.03, 0.01, 5), "loss", "lost 0.030 in macro F1"),
         (Spread(0.01, 0.02, 5), "even", "gained 0.010 in macro F1 against independent training (mean of 5 seeds"),
         (Spread(0.0001, 0.02, 5), "even", "neither gained nor lost"),
-        (Spread(0.03, None, 1), "gain", "One seed only"),
+        (Spread(0.03, None, 1), "even", "One seed only"),
+        (Spread(-0.03, None, 1), "even", "lost 0.030 in macro F1"),
     ],
 )
 def test_verdicts_follow_the_figures(spread, kind, words):
