@@ -28,8 +28,8 @@ class StoreSection(Section):
     """sharded = one file per shard, its chunks inside; plain = one file per chunk, no sharding codec: many more files
     and slower windows, for programs that do not know shards (GDAL 3.12). Decided when a cube is made."""
     codec: Codec = "lz4"
-    """What packs the pixels, after a byte shuffle (Blosc): lz4 = unpacked 1.4 to 4 times as fast; zstd = a sixth to a
-    third smaller. Decided when a cube is made. `mdico tune-layout` measures both."""
+    """What packs the pixels, after a byte shuffle (Blosc): lz4 = unpacked faster; zstd = a sixth to a third
+    smaller. Decided when a cube is made. `mdico tune-layout` measures both."""
     level: Annotated[int, Field(ge=1, le=22)] | None = None
     """Of the codec, 1 to 9: higher is smaller and written more slowly; what is above 9 counts as 9. null = 9 for lz4,
     3 for zstd."""
