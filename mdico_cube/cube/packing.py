@@ -1,7 +1,8 @@
 """A recipe's codec in, what Zarr v3 and Zarr v2 call it out: how pixels are packed.
 
 Bytes are shuffled first, the high ones together and the low ones together, because neighbours share their high bytes.
-What is left is packed by LZ4, which is unpacked faster, or by Zstandard, which is a sixth to a third smaller. Both go by Blosc, which carries them out.
+What is left is packed by LZ4, which is unpacked faster, or by Zstandard, which is a sixth to a third smaller. Both go
+by Blosc, which carries them out.
 """
 
 from __future__ import annotations
