@@ -10,8 +10,9 @@ POSTGRES := /usr/lib/postgresql/15/bin/initdb /usr/share/postgresql/15/extension
 demo: $(INSTALLED)  ## the whole chain on the embedded region, into demo-output/
 	$(BIN)/mdico demo demo-output --resume
 
+# A process per processor, a thread in each; the tests of a file share one process and what they build.
 test: $(INSTALLED)  ## the test suite
-	$(BIN)/python -m pytest -m "not network and not services and not notebook"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -m "not network and not services and not notebook"
 
 services: $(INSTALLED) .services/.installed chromium  ## tests on servers and a browser that pip does not install (Debian, as root)
 	MDICO_SERVICES=$(CURDIR)/.services $(BIN)/python -m pytest -m services

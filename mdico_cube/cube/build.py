@@ -21,7 +21,7 @@ from mdico_cube.cube.items import save_items, without_queries
 from mdico_cube.cube.job import Built, Job, Retry, unfinished
 from mdico_cube.cube.jobs import ShardTask, run_jobs
 from mdico_cube.cube.layer import Layer
-from mdico_cube.cube.ledger import DONE, DOUBT, FAILED, GAPS, Entry, Ledger
+from mdico_cube.cube.ledger import DONE, DOUBT, FAILED, GAPS, MISSING, Entry, Ledger
 from mdico_cube.cube.packing import packed_as, packer
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene
 from mdico_cube.cube.planning import plan_build
@@ -223,7 +223,8 @@ def run_job(
         per_step = np.array([seen(step).all(axis=0).mean() for step in stored])  # by turns: small arrays are faster
         if not holds():
             return Built(lost=True)
-        ledger.forget(job.shard.row, job.shard.column)
+        if stands.state != MISSING:
+            ledger.forget(job.shard.row, job.shard.column)
         write_shards(array, job.shard.y, job.shard.x, stored if job.layer.modality.temporal else stored[0])
         if durable:
             settle(array, job.shard.y, job.shard.x)

@@ -8,9 +8,11 @@ are then plain array look-ups. Other methods go through GDAL with its shortcuts 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import intern
 from typing import Any, NamedTuple
 
 import numpy as np
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError
@@ -31,6 +33,34 @@ _TOLERANCE = 1e-12
 """Source pixels by which GDAL may misplace a pixel: so little that it computes each (0 is refused)."""
 
 
+class Frame(NamedTuple):
+    """Where a file's pixels lie."""
+
+    crs: str
+    """WKT."""
+    transform: Affine
+    shape: tuple[int, int]
+
+    def warps(self, geobox: GeoBox, method: str) -> bool:
+        """True where GDAL must place the values on a grid, as neither nearest nor bilinear ones are looked up."""
+        return method not in ("nearest", "bilinear") or (method == "bilinear" and min(self.wide(geobox)) < COARSER)
+
+    def wide(self, geobox: GeoBox) -> tuple[float, float]:
+        """Grid pixels per pixel of the file, along columns and rows."""
+        return scale(*self, str(geobox.crs), geobox.resolution.xy)
+
+
+def frame_of(file: DatasetReader) -> Frame:
+    """Where an open file says that it lies.
+
+    Raises:
+        CRSError: it does not say so.
+    """
+    if file.crs is None:
+        raise CRSError(f"{file.name} has no CRS")
+    return Frame(intern(file.crs.to_wkt()), file.transform, file.shape)
+
+
 def read_pixels(
     file: DatasetReader,
     band: int,
@@ -40,6 +70,7 @@ def read_pixels(
     fill: Any,
     dtype: str,
     out: Array | None = None,
+    frame: Frame | None = None,
 ) -> Array:
     """Values (h, w) of one band on a grid.
 
@@ -52,21 +83,19 @@ def read_pixels(
         fill: what stands where the source has no value.
         dtype: type of the result.
         out: (h, w) of that type to write into; None makes a new one.
+        frame: where the file lies, if that is known; it needs to say so itself only where its `frame.warps`.
 
     Raises:
         CRSError: the file does not say where it is.
     """
-    if file.crs is None:
-        raise CRSError(f"{file.name} has no CRS")
+    frame = frame or frame_of(file)
     if out is None:
         out = np.empty(geobox.shape, dtype=dtype)
-    crs, transform = file.crs.to_wkt(), file.transform
-    wide = scale(crs, transform, file.shape, str(geobox.crs), geobox.resolution.xy)
-    if method not in ("nearest", "bilinear") or (method == "bilinear" and min(wide) < COARSER):
-        np.copyto(out, _warped(file, band, geobox, method, missing, fill, wide), casting="unsafe")
+    if frame.warps(geobox, method):
+        np.copyto(out, _warped(file, band, geobox, method, missing, fill, frame.wide(geobox)), casting="unsafe")
         return out
     fill = out.dtype.type(fill)
-    places = places_in(crs, transform, geobox)
+    places = places_in(frame.crs, frame.transform, geobox)
     if (corner := places.aligned()) is not None:
         _copy(file, band, corner, missing, fill, out)
         return out
@@ -282,7 +311,6 @@ def _warped(
     return values
 
 
-def shrink(file: DatasetReader, geobox: GeoBox) -> int:
+def shrink(frame: Frame, geobox: GeoBox) -> int:
     """Whole source pixels per grid pixel, along the side where there are fewer."""
-    wide = scale(file.crs.to_wkt(), file.transform, file.shape, str(geobox.crs), geobox.resolution.xy)
-    return int(1 / max(wide) + 0.01)
+    return int(1 / max(frame.wide(geobox)) + 0.01)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import zarr
 from zarr.abc.store import Store
@@ -177,13 +179,44 @@ def exists(location: Location) -> bool:
 
 def read_key(store: Store, key: str) -> bytes | None:
     """The bytes under one key; None where there are none."""
-    found: Any = sync(store.get(key, default_buffer_prototype()))
+    if isinstance(store, LocalStore):  # a file is read at once: zarr's way through two other threads takes far longer
+        found: Any = store.get_sync(key)
+    else:
+        found = sync(store.get(key, default_buffer_prototype()))
     return None if found is None else bytes(found.to_bytes())
 
 
 def write_key(store: Store, key: str, content: bytes) -> None:
     """Put bytes under one key, in one piece."""
-    sync(store.set(key, default_buffer_prototype().buffer.from_bytes(content)))
+    value = default_buffer_prototype().buffer.from_bytes(content)
+    if isinstance(store, LocalStore):
+        store.set_sync(key, value)
+    else:
+        sync(store.set(key, value))
+
+
+def create_key(store: Store, key: str, content: bytes) -> None:
+    """Put bytes under one key in one piece, unless there are some: then nothing happens."""
+    if not isinstance(store, LocalStore):
+        sync(store.set_if_not_exists(key, default_buffer_prototype().buffer.from_bytes(content)))
+        return
+    path = store.root / key
+    draft = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        draft.write_bytes(content)
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)  # as one step, and with its content
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def delete_key(store: Store, key: str) -> None:
+    """Remove one key; fine where there is none."""
+    if isinstance(store, LocalStore):
+        store.delete_sync(key)
+    else:
+        sync(store.delete(key))
 
 
 def keys_under(store: Store, prefix: str = "") -> list[str]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
 
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from mdico_cube.cube.change import writing
-from mdico_cube.cube.target import Location, beside, open_store
+from mdico_cube.cube.target import Location, beside, create_key, delete_key, open_store, read_key, write_key
 
 
 class WorkFolder:
@@ -23,24 +21,23 @@ class WorkFolder:
 
     def read(self, key: str) -> bytes | None:
         """The bytes of a file; None where there is none."""
-        found = sync(self._store.get(key, default_buffer_prototype()))
-        return None if found is None else found.to_bytes()
+        return read_key(self._store, key)
 
     def write(self, key: str, content: bytes) -> None:
         """Write a file, or replace it."""
         with writing(self._cube):
-            sync(self._store.set(key, self._buffer(content)))
+            write_key(self._store, key, content)
 
     def create(self, key: str, content: bytes) -> bool:
         """Write a file unless it exists, as one step; False where it existed. No two callers get True."""
         with writing(self._cube):
-            sync(self._store.set_if_not_exists(key, self._buffer(content)))
+            create_key(self._store, key, content)
         return self.read(key) == content
 
     def delete(self, key: str) -> None:
         """Remove a file; fine where there is none."""
         with writing(self._cube):
-            sync(self._store.delete(key))
+            delete_key(self._store, key)
 
     def names(self, folder: str) -> list[str]:
         """Names of the files in a folder."""
@@ -52,10 +49,6 @@ class WorkFolder:
             shutil.rmtree(self._store.root, ignore_errors=True)
         else:
             sync(self._store.clear())
-
-    @staticmethod
-    def _buffer(content: bytes) -> Any:
-        return default_buffer_prototype().buffer.from_bytes(content)
 
 
 async def _collect(store: Store, folder: str) -> list[str]:

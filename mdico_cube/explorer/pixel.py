@@ -21,7 +21,7 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.explorer.layers import MapFile
 from mdico_cube.explorer.looks import shown
 from mdico_cube.maps.outputs import NODATA
-from mdico_cube.maps.predict import AUTO, MapPlan, bundle_digest, plan_map
+from mdico_cube.maps.plan import AUTO, MapPlan, bundle_digest, plan_map
 
 
 @dataclass

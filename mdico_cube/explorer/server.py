@@ -26,7 +26,7 @@ from mdico_cube.explorer.pixel import PixelTeller
 from mdico_cube.explorer.pyramid import TILE, levels
 from mdico_cube.explorer.sensor_layers import SensorLayer
 from mdico_cube.explorer.window import window_tif
-from mdico_cube.maps.predict import MapPlan
+from mdico_cube.maps.plan import MapPlan
 
 PAGE = Path(__file__).resolve().parent / "page"
 HOSTS = ["127.0.0.1", "localhost"]

@@ -24,9 +24,9 @@ from mdico_cube.maps.evaluate import AnyScores
 from mdico_cube.maps.evaluate import evaluate as evaluate_maps
 from mdico_cube.maps.item import write_collection, write_item
 from mdico_cube.maps.mapstore import LAYER
+from mdico_cube.maps.plan import plan_map
 from mdico_cube.maps.polygons import write_polygons
 from mdico_cube.maps.precision import record_int8, record_low_loss
-from mdico_cube.maps.predict import plan_map
 from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores
 from mdico_cube.maps.task_scores import MapFigures

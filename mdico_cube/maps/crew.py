@@ -20,7 +20,7 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.maps.mapstore import Place, map_shard, record_failure, shard_window, write_shard
 from mdico_cube.maps.origin import Digests
 from mdico_cube.maps.outputs import Bytes
-from mdico_cube.maps.predict import Gathered, Known, MapPlan
+from mdico_cube.maps.plan import Gathered, Known, MapPlan
 from mdico_cube.recipe import ClusterSection
 
 _WRITES = 2  # shards that wait to be written

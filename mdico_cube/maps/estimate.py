@@ -15,7 +15,7 @@ from mdico_cube.maps.crew import in_process, workers_of
 from mdico_cube.maps.mapstore import LAYER, Place, differences, shard_window
 from mdico_cube.maps.origin import shard_grid
 from mdico_cube.maps.outputs import depth
-from mdico_cube.maps.predict import MapPlan
+from mdico_cube.maps.plan import MapPlan
 from mdico_cube.recipe import ClusterSection
 from mdico_cube.spec import Bools
 

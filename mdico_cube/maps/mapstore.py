@@ -18,7 +18,8 @@ from mdico_cube.cube.ledger import DONE, FAILED, STATE_NAMES, Entry, Ledger, cre
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.origin import shard_grid
 from mdico_cube.maps.outputs import MAIN, Bytes
-from mdico_cube.maps.predict import Known, MapPlan, map_attrs, map_coords
+from mdico_cube.maps.plan import Known, MapPlan
+from mdico_cube.maps.predict import map_attrs, map_coords
 from mdico_cube.spec import Floats
 
 LAYER = "map"

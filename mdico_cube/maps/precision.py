@@ -16,8 +16,8 @@ from mdico_cube.colearn.fast import fast_form, folded
 from mdico_cube.colearn.int8 import observe
 from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
+from mdico_cube.maps.block import PIXELS
 from mdico_cube.maps.forms import ImageForm
-from mdico_cube.maps.predict import PIXELS, change_name
 from mdico_cube.patches.dataset import WindowDataset
 from mdico_cube.patches.samples import open_samples
 from mdico_cube.patches.sources import window_source
@@ -32,6 +32,12 @@ VALUE_LIMIT = 0.05
 """Largest root of the mean squared change of a value, in standard deviations of the training values."""
 CALIBRATED = 1 << 15
 """Training pixels that are enough to calibrate with."""
+_CHANGES = {"classes": "changed_classes", "multilabel": "changed_labels", "regression": "rms_change"}
+
+
+def change_name(precision: Precision, task: str) -> str:
+    """Score of a bundle: what a shorter arithmetic changes in the answers of validation pixels."""
+    return f"{precision}_{_CHANGES[task]}"
 
 
 def record_low_loss(bundle: Path, samples: Path, cube: Location | None = None, precision: Precision = "bf16") -> float:

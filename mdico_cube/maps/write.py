@@ -22,7 +22,7 @@ from mdico_cube.maps.mapstore import (
     read_map,
     record_failure,
 )
-from mdico_cube.maps.predict import MapPlan, plan_map
+from mdico_cube.maps.plan import MapPlan, plan_map
 from mdico_cube.progress import track
 from mdico_cube.recipe import ClusterSection
 

@@ -24,7 +24,7 @@ from toy_world import toy_counts, write_tiff
 
 from mdico_cube.cube import patience
 from mdico_cube.cube.access import Access, S3Section, TokenSection, s3_options
-from mdico_cube.cube.driver import FileDriver
+from mdico_cube.cube.driver import FileDriver, file_env
 from mdico_cube.cube.patience import ReadError
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ReadSection
@@ -131,6 +131,30 @@ def test_reading_local_files_costs_hardly_more_than_odc(tmp_path: Path, web: Fil
 
     pairs = [(seconds(FileDriver()), seconds(_rio.RioDriver())) for _ in range(5)]
     assert min(ours / theirs for ours, theirs in pairs) < 3
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic"])
+@pytest.mark.parametrize("shift", [0, 5, 4000])
+def test_a_local_file_is_read_again_as_it_was(tmp_path: Path, grid: GeoBox, method: str, shift: float) -> None:
+    """The second time it is not asked where it lies: off the grid, beside it and far from it alike."""
+    path = tmp_path / "a.tif"
+    write_tiff(path, toy_counts(1, 5, "B04").astype(np.uint16), grid, 0)
+    other = GeoBox(grid.shape, grid.affine.translation(shift, 0) * grid.affine, grid.crs)
+    options = RasterLoadParams(dtype="uint16", fill_value=0, resampling=method)
+    reader = FileDriver(reading=QUICK).open(RasterSource(str(path)), None)
+    with file_env():
+        first, second = (reader.read(options, other)[1] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert first.any() == (shift < 4000)
+
+
+def test_a_local_file_that_was_replaced_is_placed_anew(tmp_path: Path, grid: GeoBox) -> None:
+    path, counts = tmp_path / "a.tif", toy_counts(1, 5, "B04").astype(np.uint16)
+    write_tiff(path, counts, grid, 0)
+    assert (read(str(path), grid) == counts).all()
+    write_tiff(tmp_path / "b.tif", counts, grid.translate_pix(0, 3), 0)
+    (tmp_path / "b.tif").replace(path)
+    np.testing.assert_array_equal(read(str(path), grid)[3:], counts[:-3])
 
 
 def test_a_token_goes_to_its_hosts_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from mdico_cube.maps.blend import Tiling, blend, tiling_of
 from mdico_cube.maps.block import predict_windows
 from mdico_cube.maps.mapstore import LAYER
 from mdico_cube.maps.outputs import NODATA, Layers
-from mdico_cube.maps.predict import plan_map
+from mdico_cube.maps.plan import plan_map
 from mdico_cube.maps.write import open_map, write_map
 from mdico_cube.recipe import ColearnSection
 from mdico_cube.sensors.sentinel2 import MODALITY as SENTINEL2

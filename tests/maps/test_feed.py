@@ -13,7 +13,7 @@ from mdico_cube.maps import feed as feeding
 from mdico_cube.maps.block import predict_together
 from mdico_cube.maps.feed import CPU, LANES, Lane, Room, feed, fitting, torch_device
 from mdico_cube.maps.outputs import Layers
-from mdico_cube.maps.predict import class_values, plan_map
+from mdico_cube.maps.plan import class_values, plan_map
 from mdico_cube.maps.write import open_map, write_map
 
 GIB = 1 << 30

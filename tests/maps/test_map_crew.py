@@ -13,7 +13,7 @@ from test_write import files
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps import crew
 from mdico_cube.maps.crew import MakeShards, workers_of
-from mdico_cube.maps.predict import MapPlan, plan_map
+from mdico_cube.maps.plan import MapPlan, plan_map
 from mdico_cube.maps.write import open_map, write_map
 from mdico_cube.recipe import ClusterSection
 

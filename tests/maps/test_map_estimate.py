@@ -13,7 +13,7 @@ from shapely.geometry import box
 from mdico_cube.cube.ledger import DONE, Entry, Ledger
 from mdico_cube.maps.estimate import map_cost
 from mdico_cube.maps.mapstore import LAYER
-from mdico_cube.maps.predict import MapPlan, plan_map
+from mdico_cube.maps.plan import MapPlan, plan_map
 from mdico_cube.maps.write import write_map
 from mdico_cube.recipe import ClusterSection
 

@@ -16,7 +16,7 @@ from mdico_cube.cube.reader import CubeReader
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.mapstore import LAYER
 from mdico_cube.maps.mask import area_mask
-from mdico_cube.maps.predict import plan_map
+from mdico_cube.maps.plan import plan_map
 from mdico_cube.maps.write import map_path, open_map, write_map
 
 # a shape with a hole over the first two columns of shards, in metres

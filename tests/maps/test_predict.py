@@ -14,7 +14,8 @@ from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.origin import cube_digest
 from mdico_cube.maps.outputs import NODATA, Layers
-from mdico_cube.maps.predict import class_values, plan_map, predict_block, predict_map, windows
+from mdico_cube.maps.plan import class_values, plan_map
+from mdico_cube.maps.predict import predict_block, predict_map, windows
 
 PLAIN = Layers()
 EXTRAS = Layers(probabilities=True, entropy=True, observations=True)

@@ -18,7 +18,8 @@ from mdico_cube.colearn.joint import load_joint
 from mdico_cube.cube.reader import forget_readers
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.outputs import NODATA
-from mdico_cube.maps.predict import plan_map, predict_map
+from mdico_cube.maps.plan import plan_map
+from mdico_cube.maps.predict import predict_map
 from mdico_cube.maps.route import assign
 from mdico_cube.maps.write import open_map, write_map
 

@@ -22,8 +22,9 @@ from mdico_cube.maps.cog import beside_cog, write_cog
 from mdico_cube.maps.evaluate import evaluate, read_scores
 from mdico_cube.maps.item import write_item
 from mdico_cube.maps.outputs import assembled, bits_dtype, missing
+from mdico_cube.maps.plan import plan_map
 from mdico_cube.maps.polygons import write_polygons
-from mdico_cube.maps.predict import plan_map, predict_map
+from mdico_cube.maps.predict import predict_map
 from mdico_cube.maps.report import write_report
 from mdico_cube.maps.tallies import labels_around
 from mdico_cube.maps.write import map_path, open_map, write_map

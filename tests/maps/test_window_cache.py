@@ -10,7 +10,7 @@ import pytest
 
 from mdico_cube.maps.crew import groups
 from mdico_cube.maps.forms import Loaded
-from mdico_cube.maps.predict import plan_map
+from mdico_cube.maps.plan import plan_map
 from mdico_cube.maps.window_cache import Windows
 from mdico_cube.maps.write import open_map, write_map
 from mdico_cube.recipe import ClusterSection

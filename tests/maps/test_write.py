@@ -14,7 +14,8 @@ from mdico_cube.colearn.bundle import add_scores
 from mdico_cube.cube.ledger import DONE, FAILED, Entry, Ledger
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.mapstore import LAYER, map_status
-from mdico_cube.maps.predict import MapPlan, lazy_stack, plan_map, predict_map
+from mdico_cube.maps.plan import MapPlan, plan_map
+from mdico_cube.maps.predict import lazy_stack, predict_map
 from mdico_cube.maps.write import find_maps, is_stale, map_path, open_map, read_map, write_map
 
 
