@@ -45,15 +45,21 @@ def sections(path: str, node: Node, defs: dict[str, Node]) -> Iterator[str]:
     inner = []
     for key, field in node["properties"].items():
         found, many = section_of(field, defs)
+        many = ".BAND" if key == "variables" else many
         where = f"{path}.{key}" if path else key
         if found is not None:
             inner.append((f"{where}{many}", found))
-            kind = f"section{' per sensor' if many == '.SENSOR' else ', list of' if many else ''}"
+            each = f" per {many[1:].lower()}" if many.startswith(".") else ", list of" if many else ""
+            kind = f"section{each}{' or null' if 'anyOf' in field else ''}"
         else:
             kind = type_of(field)
         needed = key in node.get("required", [])
         default = (
-            "**required**" if needed else "see below" if found is not None else f"`{json.dumps(field['default'])}`"
+            "**required**"
+            if needed
+            else "see below"
+            if found is not None and field.get("default", 0) is not None
+            else f"`{json.dumps(field['default'])}`"
         )
         about = field.get("description") or (found or {}).get("description", "")
         yield f"| `{key}` | {kind} | {default} | {text(about)} |"
@@ -64,6 +70,9 @@ def sections(path: str, node: Node, defs: dict[str, Node]) -> Iterator[str]:
 
 def section_of(field: Node, defs: dict[str, Node]) -> tuple[Node | None, str]:
     """The section a key holds, and what stands behind its path: "", ".SENSOR" for a mapping, "[]" for a list."""
+    options = [option for option in field.get("anyOf", []) if option.get("type") != "null"]
+    if len(options) == 1 and "$ref" in options[0]:  # a section or null
+        return section_of(options[0], defs)
     for node, many in ((field, ""), (field.get("additionalProperties"), ".SENSOR"), (field.get("items"), "[]")):
         if isinstance(node, dict) and "$ref" in node:
             return defs[node["$ref"].rsplit("/", 1)[1]], many

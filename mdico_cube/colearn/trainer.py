@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from mdico_cube.batch import Batches
 from mdico_cube.colearn.averaging import MovingAverage
 from mdico_cube.colearn.checkpoint import finished, identity_of, load, prepare, restore
-from mdico_cube.colearn.disk import disk_faults
+from mdico_cube.colearn.disk import alone, disk_faults
 from mdico_cube.colearn.loop import EpochLoader, Loop
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.tasks import FIGURE, Scale, make_weights
@@ -67,7 +67,8 @@ def fit(
 
     Raises:
         MdicoError: unknown method, fewer than two modalities or classes, a modality that was never observed, a class
-            without samples, an empty loader, diverged training, or an unusable folder, checkpoint or device.
+            without samples, an empty loader, diverged training, a folder in which another
+            process trains, or an unusable folder, checkpoint or device.
     """
     maker = get_method(method)
     for title, loader in (("training", train), ("validation", validation)):
@@ -85,7 +86,7 @@ def fit(
     weights = make_weights(section.task, class_counts, [c.name for c in legend], samples)
     scale = scale or Scale()
     identity = identity_of(method, inputs, legend, section, class_counts, samples, seed, scale)
-    with disk_faults(folder), quiet(), isolate_rng():
+    with disk_faults(folder), alone(folder), quiet(), isolate_rng():
         checkpoint = prepare(folder, identity, resume)
         batches = EpochLoader(train, seed)
         if checkpoint is None:

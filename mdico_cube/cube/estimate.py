@@ -157,7 +157,8 @@ def warnings(memory: int, at_once: int, stored: int, recipe: Recipe) -> list[str
     if isinstance(place, Path):
         stands = next(folder for folder in place.parents if folder.exists())
         room = shutil.disk_usage(stands).free
-        if stored > room:
+        standing = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())  # is not written again
+        if stored > room + standing:
             said.append(
                 f"disk: the cube takes up to {size_text(stored)} before compression, {stands} has {size_text(room)} "
                 "free. Choose another output folder or a smaller area."

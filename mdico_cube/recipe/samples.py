@@ -18,9 +18,11 @@ class ClassSection(Section):
     """One class: what it is called in the label file, on the map, and its colour."""
 
     name: str
+    """What it is called in legends and tables."""
     source: int | str | None = None
     """Value in the label file; null means the name itself."""
     color: Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")] = "#888888"
+    """On maps and in charts: # and three pairs of hexadecimal digits."""
 
     @property
     def key(self) -> int | str:
@@ -34,6 +36,7 @@ class ValueSection(Section):
     name: Annotated[str, Field(min_length=1)]
     """What it is called in scores and on maps."""
     unit: str = ""
+    """Of the values, as scores and maps tell it: t/ha, percent."""
     bins: Annotated[int, Field(ge=1, le=100)] = 10
     """Parts of the values' range. They stand where classes stand when folds are made alike and windows are drawn: at
     most samples.per_class windows of each part."""

@@ -136,6 +136,11 @@ class SourceOverride(Section):
         return None if value is None else _known_comparisons(value)
 
 
+for _name, _field in SourceOverride.model_fields.items():  # the same keys mean the same
+    _field.description = Source.model_fields[_name].description
+SourceOverride.model_rebuild(force=True)
+
+
 class ModalitySection(Section):
     """One modality of the cube."""
 

@@ -51,6 +51,7 @@ class EncoderSection(Section):
     kernel: Annotated[int, Field(ge=1)] = 5
     """Length of each convolution in time steps; odd."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of activations dropped in training."""
     heads: Annotated[int, Field(ge=1)] = 8
     """Attention heads (ltae, tae, transformer, convtran, resnet, unet)."""
 
@@ -71,10 +72,13 @@ class MDiCoSection(Section):
     temperature: Annotated[float, Field(gt=0)] = 0.1
     """NT-Xent temperature."""
     main: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the loss of the class answer; 0 switches it off."""
     auxiliary: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the loss of the answers from the shared and the specific space; 0 switches it off."""
     modality: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the loss of the modality discriminators; 0 switches it off."""
     contrastive: Annotated[float, Field(ge=0)] = 1.0
-    """Weights of the four losses; 0 switches one off."""
+    """Weight of the contrastive loss between the modalities' shared spaces; 0 switches it off."""
     contrast_pixels: Annotated[int, Field(ge=2)] = 1024
     """At most this many pixels of a batch enter the contrastive loss (patches have B x H x W of them)."""
 
@@ -83,9 +87,11 @@ class FullCoSection(Section):
     """Options of FullCo and Co-Miss (poster, Mena et al. 2025)."""
 
     contrastive: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the contrastive loss between the modalities' shared spaces; 0 switches it off."""
     modality: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the loss of the modality discriminator; 0 switches it off."""
     collaboration: Annotated[float, Field(ge=0)] = 1.0
-    """Weights of the losses beside the main one; 0 switches one off."""
+    """Weight of what the modalities teach each other; 0 switches it off."""
     temperature: Annotated[float, Field(gt=0)] = 0.5
     """Of the distillation."""
     contrast_temperature: Annotated[float, Field(gt=0)] = 0.1
@@ -109,6 +115,7 @@ class TiMMILSection(Section):
     heads: Annotated[int, Field(ge=1)] = 8
     """Attention heads; the encoder's width must be a multiple."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    """Share of activations dropped in training."""
 
 
 class DisCoMSection(Section):
@@ -139,10 +146,13 @@ class TrainSection(Section):
     """The training loop."""
 
     epochs: Annotated[int, Field(ge=1)] = 30
+    """Passes over the training windows, at most."""
     batch: Annotated[int, Field(ge=2)] = 128
+    """Labelled windows of a training step, at most."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     """Adam's step size; the peak of the one-cycle schedule."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Adam's, per step and step size; 0 = none."""
     schedule: Literal["constant", "onecycle", "cosine", "step"] = "onecycle"
     """One cycle of the step size (Smith and Topin, 2019), a constant one as in the methods' papers, a half cosine down
     to 0, or a tenth of it after half and again after three quarters of the epochs."""
@@ -159,7 +169,9 @@ class TrainSection(Section):
     """Decay per step of an exponential moving average of the weights, such as 0.99; the average is validated, kept and
     exported. 0 = none."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Arithmetic of training: 32 bits, or mixed with 16 where the hardware has them."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto takes a GPU where there is one."""
     devices: Annotated[int, Field(ge=1)] = 1
     """GPUs, or processes of the accelerator cpu, that share the batches of an epoch among them: each takes `batch`
     windows at a time, and their gradients are averaged."""
@@ -225,6 +237,7 @@ class TuneSection(Section):
     method: str | None = None
     """Method to tune; null = the last of methods."""
     trials: Annotated[int, Field(ge=1)] = 20
+    """Settings that are tried, in all runs together."""
     modality: str | None = None
     """Judge by this sensor alone; null takes the mean over all."""
     seeds: Annotated[int, Field(ge=1)] = 1
@@ -244,7 +257,9 @@ class ColearnSection(Section):
     modalities: tuple[str, ...]
     """At least two: each is trained with the others and then predicts alone."""
     methods: Annotated[tuple[str, ...], Field(min_length=1)] = ("independent", "mdico")
+    """Trained one after the other; `mdico methods` lists them."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    """Every method is trained once with each."""
     protocol: Literal["honest", "paper"] = "honest"
     """"honest" stops early on an inner validation split; "paper" on the scored fold, only to compare with
     published figures."""

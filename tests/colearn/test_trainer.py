@@ -227,6 +227,23 @@ def test_stops_early_and_a_stopped_run_is_finished(tmp_path: Path, monkeypatch: 
     assert same(first, train(tmp_path, resume=True, **changes))
 
 
+def test_two_processes_never_train_in_one_folder(tmp_path: Path) -> None:
+    """The one that comes second is refused and changes nothing; once the first is gone, however it went, it may."""
+    script = (
+        "import sys, time; from pathlib import Path; from mdico_cube.colearn.disk import alone\n"
+        f"with alone(Path({str(tmp_path / 'run')!r})): print('holds', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "holds\n"
+        with pytest.raises(MdicoError, match="another process trains there"):
+            train(tmp_path / "run", train={"epochs": 1})
+        assert not (tmp_path / "run").exists()
+        train(tmp_path / "elsewhere", train={"epochs": 1})
+        other.kill()
+    train(tmp_path / "run", train={"epochs": 1})
+
+
 def test_resume_does_not_go_on_with_another_run(tmp_path: Path) -> None:
     train(tmp_path / "a", seed=0)
     assert same(train(tmp_path / "a", seed=1, resume=True), train(tmp_path / "b", seed=1))

@@ -81,6 +81,10 @@ def test_a_machine_that_will_not_do_is_warned_of(recipe: Recipe, monkeypatch: py
     assert memory.startswith("memory: 2 tasks of")
     assert "Use fewer workers or a smaller store.shard" in memory
     assert disk.startswith("disk: the cube takes up to")
+    (recipe.output / "cube.zarr").mkdir(parents=True)
+    with (recipe.output / "cube.zarr" / "shard").open("wb") as standing:
+        standing.truncate(1 << 34)
+    assert len(estimate(plan, recipe)["warnings"]) == 1, "what stands is not written again"
 
 
 def test_every_stale_shard_is_named_with_its_reason(recipe: Recipe) -> None:
