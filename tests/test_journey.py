@@ -82,7 +82,7 @@ def test_the_whole_journey(door: Door, recipe_file: Path, tmp_path: Path) -> Non
     assert code == 0, err
     assert (folder / "maps/mdico-sentinel1-seed0.tif").read_bytes() == before
     skipped = [line.partition(":")[0] for line in err.splitlines() if line.endswith("skipped")]
-    assert skipped == ["build", "sample", *["train"] * 2, *["predict"] * 4], err
+    assert skipped == ["build", "sample", *["train"] * 2, *["predict"] * 4, "evaluate", "report"], err
 
 
 def test_a_fusion_method_is_trained_and_not_mapped(recipe_facts: dict[str, Any], tmp_path: Path) -> None:
@@ -118,7 +118,16 @@ def test_resume_does_again_what_has_changed(recipe_facts: dict[str, Any]) -> Non
     mdico.run(mdico.parse_recipe(recipe_facts))
     recipe_facts["samples"]["per_class"] = 20
     recipe = mdico.parse_recipe(recipe_facts)
+
+    def made_from() -> tuple[str, str]:
+        scores = json.loads((recipe.output / "scores.json").read_text())["made_from"]
+        (line,) = (row for row in (recipe.output / "report.html").read_text().splitlines() if "made-from" in row)
+        return scores, line
+
+    old = made_from()
     mdico.run(recipe, resume=True)
+    new = made_from()
+    assert not set(old) & set(new), "scores and report are those of the new maps"
     bundle = mdico.load_bundle(recipe.output / "bundles/independent/seed-0/sentinel1")
     assert bundle.config.training.samples == 40
     assert mdico.open_samples(recipe.output / "samples.zarr").class_counts(1) == (20, 20)
@@ -128,6 +137,7 @@ def test_resume_does_again_what_has_changed(recipe_facts: dict[str, Any]) -> Non
     mdico.run(mdico.parse_recipe(recipe_facts), resume=True)
     assert weights.stat().st_mtime_ns == stamp, "another seed does not train the first one again"
     assert (recipe.output / "bundles/independent/seed-1/sentinel2").exists()
+    assert made_from()[0] == new[0], "the maps of the first seed are the same"
 
 
 def test_the_same_seed_gives_the_same_maps(recipe_facts: dict[str, Any], tmp_path: Path) -> None:

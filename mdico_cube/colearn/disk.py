@@ -39,7 +39,7 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         MdicoError: another process trains there.
     """
-    if rank_zero_only.rank:  # the processes of one run share its folder
+    if getattr(rank_zero_only, "rank", 0):  # the processes of one run share its folder
         yield
         return
     folder.parent.mkdir(parents=True, exist_ok=True)

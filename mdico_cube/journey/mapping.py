@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mdico_cube import __version__
 from mdico_cube.colearn.bundle import CONFIG, add_scores
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.cube.execute import cluster_for
@@ -20,7 +23,7 @@ from mdico_cube.journey.places import Places
 from mdico_cube.journey.timings import read_timings
 from mdico_cube.maps.cog import write_cog
 from mdico_cube.maps.estimate import MapCost, map_cost
-from mdico_cube.maps.evaluate import AnyScores
+from mdico_cube.maps.evaluate import AnyScores, read_scores
 from mdico_cube.maps.evaluate import evaluate as evaluate_maps
 from mdico_cube.maps.item import write_collection, write_item
 from mdico_cube.maps.mapstore import LAYER
@@ -31,6 +34,7 @@ from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores
 from mdico_cube.maps.task_scores import MapFigures
 from mdico_cube.maps.write import is_stale, map_path, write_map
+from mdico_cube.patches.divide import stored_origin
 from mdico_cube.patches.extract import check_origin
 from mdico_cube.progress import say
 from mdico_cube.recipe import TOGETHER, MapSection, Recipe
@@ -194,8 +198,10 @@ def _maps(recipe: Recipe) -> Iterator[tuple[str, str, int]]:
                 yield method, modality, seed
 
 
-def evaluate(recipe: Recipe, overwrite: bool = False) -> AnyScores:
+def evaluate(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> AnyScores:
     """Score every map on the labelled pixels of the held-out blocks; write scores.json and each bundle's model card.
+
+    With resume, scores that were made from these very maps, labels and blocks stand, and others are replaced.
 
     Raises:
         MdicoError: no maps, no held-out label, or scores exist already.
@@ -204,7 +210,11 @@ def evaluate(recipe: Recipe, overwrite: bool = False) -> AnyScores:
     wanted = [map_path(recipe.output, method, modality, seed) for method, modality, seed in _maps(recipe)]
     if all(path.exists() for path in wanted):
         check_origin(places.samples, open_reader(places.cube))
-    scores = evaluate_maps(recipe.output, overwrite, wanted)
+    made_from = _scores_from(places, wanted)
+    if resume and not overwrite and _says(recipe.output / "scores.json", made_from):
+        say("evaluate: scores stand, skipped")
+        return read_scores(recipe.output)
+    scores = evaluate_maps(recipe.output, overwrite or resume, wanted, made_from)
     for result in scores.maps:
         bundle = places.bundle(result.method, result.seed, result.modality)
         if (bundle / CONFIG).is_file():
@@ -219,10 +229,40 @@ def _card_scores(result: MapScores | MapFigures) -> dict[str, float]:
     return {name: getattr(result, name) for name in names}
 
 
-def report(recipe: Recipe, overwrite: bool = False) -> Path:
+def report(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> Path:
     """Write report.html: one file with every picture inside.
+
+    With resume, a report of these very scores and this recipe stands, and another is replaced.
 
     Raises:
         MdicoError: no scores, or the report exists already.
     """
-    return write_report(recipe.output, recipe, read_timings(recipe), overwrite)
+    target, made_from = recipe.output / "report.html", _report_from(recipe)
+    if resume and not overwrite and _says(target, made_from):
+        say("report: stands, skipped")
+        return target
+    return write_report(recipe.output, recipe, read_timings(recipe), overwrite or resume, made_from)
+
+
+def _scores_from(places: Places, maps: Sequence[Path]) -> str:
+    """Digest of everything that decides the scores: maps, labels, held-out blocks; empty where a map cannot be read."""
+    if not all(path.exists() for path in maps):
+        return ""
+    try:
+        digests = [[path.relative_to(places.out).as_posix(), _digests(path).tobytes().hex()] for path in maps]
+    except (OSError, KeyError, ValueError):
+        return ""
+    facts = [__version__, digests, open_reader(places.cube).label_facts, stored_origin(places.out / "split.zarr")]
+    return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _report_from(recipe: Recipe) -> str:
+    """Digest of everything that decides the report: scores and recipe; empty without scores."""
+    scores = recipe.output / "scores.json"
+    said = [__version__, recipe.model_dump_json(), scores.read_text(encoding="utf-8") if scores.is_file() else ""]
+    return sha256(json.dumps(said).encode()).hexdigest() if said[-1] else ""
+
+
+def _says(path: Path, made_from: str) -> bool:
+    """True where a file carries this digest."""
+    return bool(made_from) and path.is_file() and f'"{made_from}"' in path.read_text(encoding="utf-8")

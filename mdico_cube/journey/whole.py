@@ -38,14 +38,13 @@ def run(
         check_free(cube_location(recipe), overwrite, resume)
         for name in ("samples.zarr", "bundles", "maps", "scores.json", "report.html"):
             check_free(recipe.output / name, overwrite, resume)
-    again = overwrite or resume
     stages: Sequence[Stage] = (
         ("build", lambda: build(recipe, overwrite, resume, items=items, refresh=refresh)),
         ("sample", lambda: sample(recipe, overwrite, resume)),
         ("train", lambda: train(recipe, overwrite, resume)),
         ("predict", lambda: predict(recipe, overwrite, resume)),
-        ("evaluate", lambda: evaluate(recipe, again)),
-        ("report", lambda: report(recipe, again)),
+        ("evaluate", lambda: evaluate(recipe, overwrite, resume)),
+        ("report", lambda: report(recipe, overwrite, resume)),
     )
     seconds: dict[str, float] = {} if overwrite else read_timings(recipe)
     results: dict[str, object] = {}

@@ -31,13 +31,14 @@ AnyScores = Scores | TaskScores
 """Of maps of classes; of labels side by side or of a value."""
 
 
-def evaluate(out: Path, overwrite: bool = False, paths: Sequence[Path] | None = None) -> AnyScores:
+def evaluate(out: Path, overwrite: bool = False, paths: Sequence[Path] | None = None, made_from: str = "") -> AnyScores:
     """Score every map of a run on the labelled pixels of the held-out blocks and write `<out>/scores.json`.
 
     Args:
         out: folder of the run, with cube.zarr, split.zarr and maps/.
         overwrite: replace a scores.json that is there.
         paths: maps to score; None = every map under maps/.
+        made_from: digest of what decides the scores, to be kept with them.
 
     Raises:
         MdicoError: no map, an incomplete map, one of another cube, no held-out label, or scores.json exists.
@@ -68,7 +69,7 @@ def evaluate(out: Path, overwrite: bool = False, paths: Sequence[Path] | None = 
     (task,) = tasks
     legend = read_legend(read_map(paths[0]))
     scores: AnyScores = Scores(legend, tuple(maps)) if task == "classes" else TaskScores(task, legend, tuple(maps))
-    write_scores(scores, target)
+    write_scores(scores, target, made_from)
     return scores
 
 
@@ -172,11 +173,12 @@ def confusion(group: zarr.Group, reader: CubeReader, split: Split) -> Counts:
     return total.reshape(classes, classes + 1)
 
 
-def write_scores(scores: AnyScores, target: Path) -> None:
+def write_scores(scores: AnyScores, target: Path, made_from: str = "") -> None:
     """Write scores as JSON, whole or not at all."""
+    facts = {**scores.to_dict(), "made_from": made_from}
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        part.write_text(json.dumps(scores.to_dict(), indent=1), encoding="utf-8")
+        part.write_text(json.dumps(facts, indent=1), encoding="utf-8")
         part.replace(target)
     except OSError as error:
         part.unlink(missing_ok=True)

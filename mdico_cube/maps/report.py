@@ -42,7 +42,11 @@ class Verdict:
 
 
 def write_report(
-    out: Path, recipe: Recipe, timings: Mapping[str, float] | None = None, overwrite: bool = False
+    out: Path,
+    recipe: Recipe,
+    timings: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+    made_from: str = "",
 ) -> Path:
     """Write `<out>/report.html`: text, tables and pictures in one file that needs no network.
 
@@ -51,6 +55,7 @@ def write_report(
         recipe: what was run.
         timings: seconds per stage, where they were taken.
         overwrite: replace a report that is there.
+        made_from: digest of what decides the report, to be kept in it.
 
     Raises:
         MdicoError: scores are missing, the report exists or cannot be written.
@@ -75,6 +80,7 @@ def write_report(
         sources=source_rows(cube_of(out), reader),
         provenance=_provenance(out, timings or {}),
         version=__version__,
+        made_from=made_from,
     )
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:

@@ -42,7 +42,7 @@ def make_split(cube: Location, target: Path, section: SampleSection) -> Split:
     """
     reader = open_reader(cube)
     origin = split_origin(reader, section)
-    if _origin(target) == origin:
+    if stored_origin(target) == origin:
         return open_split(target)
     places = None if section.places is None else seat(cube, read_places(reader, section), section)
     split = divide(reader, tally_cube(cube, section.block), section, places)
@@ -267,7 +267,7 @@ def open_split(path: Path | str) -> Split:
         MdicoError: there is none.
     """
     path = Path(path).resolve()
-    return _open_cached(path, _origin(path))
+    return _open_cached(path, stored_origin(path))
 
 
 @lru_cache(maxsize=4)
@@ -285,7 +285,8 @@ def _open_cached(path: Path, origin: str) -> Split:
     return Split(shape, facts["block"], facts["guard"], facts["by"], fold, home, marks)
 
 
-def _origin(path: Path) -> str:
+def stored_origin(path: Path) -> str:
+    """Digest of what a stored split was made from; empty where there is none of this layout."""
     try:
         attrs: Any = zarr.open_group(path, mode="r", zarr_format=3).attrs
         return str(attrs["made_from"]) if attrs.get("mdico_split") == VERSION else ""
