@@ -91,19 +91,20 @@ class Storage:
         `seen` is True where every band was observed. It is `unpack` with fewer passes: the largest or smallest stored
         value tells whether a step misses anything, and where it does not, no pixel is looked at by itself.
         """
-        axes = (-3, -2, -1) if prod(stored.shape[-3:]) >= _MANY else None  # else all steps are looked at together
         extreme = self._extreme
         if extreme is None or not stored.size:
-            places: Any = [...]
-        elif axes is None:
+            self.unpack(stored, values)
+            np.logical_and.reduce(self.observed(stored), axis=-3, out=seen)
+            return
+        if prod(stored.shape[-3:]) >= _MANY:
+            places: Any = zip(*np.nonzero(extreme.reduce(stored, axis=(-3, -2, -1)) == self.missing), strict=True)
+        else:  # all steps are looked at together
             places = [...] if extreme.reduce(stored, axis=None) == self.missing else []
-        else:
-            places = zip(*np.nonzero(extreme.reduce(stored, axis=axes) == self.missing), strict=True)
-        if extreme is not None:
-            np.multiply(stored, np.float32(self.scale), out=values, dtype=np.float32)
-            seen[...] = True
+        np.multiply(stored, np.float32(self.scale), out=values, dtype=np.float32)
+        seen[...] = True
         for place in places:
-            values[place], observed = self.unpack(stored[place])
+            observed = self.observed(stored[place])
+            values[place] *= observed
             seen[place] = np.logical_and.reduce(observed, axis=-3)
 
     @property

@@ -91,11 +91,6 @@ class CubeReader:
         self.modalities[modality].storage.fill(stored, values, seen)
         return values, seen
 
-    def expect(self, modality: str, y: slice, x: slice) -> None:
-        """Say that a block will be read soon; see `BlockReader.expect`."""
-        if not self.modalities[modality].coarse:
-            self._blocks[modality].expect(y, x)
-
     def coarse(self, modality: str) -> CoarseLayer:
         """A coarse modality on its own grid.
 

@@ -122,16 +122,6 @@ class ShardReader:
             out[here] = self._decoded(place)[there]
         return out
 
-    def expect(self, *block: slice) -> None:
-        """Say that a block will be read soon: what of it is not in memory is fetched from the disk meanwhile."""
-        if not hasattr(os, "posix_fadvise"):
-            return
-        for place in self._chunks([one.start for one in block], [one.stop for one in block]):
-            shard, inside = self._home(place)
-            if shard is not None and shard.index[inside][0] != NOWHERE:
-                offset, length = map(int, shard.index[inside])
-                os.posix_fadvise(shard.file, offset, length, os.POSIX_FADV_WILLNEED)
-
     def _home(self, place: tuple[int, ...]) -> tuple[_Shard | None, tuple[int, ...]]:
         """The shard that an inner chunk lies in, if it was written, and where in it."""
         home = tuple(at // count for at, count in zip(place, self._per_shard, strict=True))
@@ -234,11 +224,6 @@ class BlockReader:
         if self._opened is not None:
             return np.asarray(self._opened[..., rows, columns].read().result())
         return np.asarray(self._array[..., rows, columns])
-
-    def expect(self, y: slice, x: slice) -> None:
-        """Say that a block will be read soon: the disk may fetch it while others are unpacked."""
-        if self._shards is not None:
-            self._shards.expect(*self._lead, *self._within(y, x))
 
     def _within(self, y: slice, x: slice) -> tuple[slice, slice]:
         rows, columns = self._array.shape[-2:]

@@ -168,11 +168,7 @@ class CubeWindows:
     def parts(self, index: Ints) -> Iterator[Part]:
         """See WindowSource."""
         chosen, reader = self.windows.take(index), self.reader
-        groups = group_windows(chosen, reader.chunk)
-        for group in groups:
-            for name in self.names:
-                reader.expect(name, group.y, group.x)
-        for group in groups:
+        for group in group_windows(chosen, reader.chunk):
             if chosen.side >= _SMALL and not _overlapping(chosen, group, reader.chunk):
                 yield from self._one_by_one(reader, chosen, group)
                 continue
