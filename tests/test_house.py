@@ -109,6 +109,13 @@ def test_the_first_half_of_the_journey_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["plan", "build", "inspect_cube", "load_bundle", "predict_map", "write_map"])
+def test_only_training_loads_lightning(name: str) -> None:
+    """It takes longer to load than most commands take."""
+    code = f"import sys, mdico_cube; mdico_cube.{name}; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_nothing_unsafe_is_called(path: Path) -> None:
     """No pickle, no unsafe YAML, no torch.load without weights_only."""

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdico_cube.journey import pipeline_folder
+from mdico_cube.journey.demo import pipeline_folder
 from mdico_cube.markup import Card, Table
 from mdico_cube.recipe import load_recipe
 

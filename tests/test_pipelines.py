@@ -24,7 +24,7 @@ from mdico_cube.cube.catalog import CatalogFile, load_catalog
 from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.query import matches
 from mdico_cube.cube.search import Span
-from mdico_cube.journey import pipeline_folder
+from mdico_cube.journey.demo import pipeline_folder
 from mdico_cube.recipe import Area, ClusterSection, ReadSection, Recipe, Source, StoreSection, load_recipe
 from mdico_cube.sensors.registry import SENSORS, get_sensor
 

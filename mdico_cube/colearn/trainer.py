@@ -16,9 +16,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from mdico_cube.batch import Batches
+from mdico_cube.colearn.alone import alone
 from mdico_cube.colearn.averaging import MovingAverage
 from mdico_cube.colearn.checkpoint import finished, identity_of, load, prepare, restore
-from mdico_cube.colearn.disk import alone, disk_faults
+from mdico_cube.colearn.disk import disk_faults
 from mdico_cube.colearn.loop import EpochLoader, Loop
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.tasks import FIGURE, Scale, make_weights

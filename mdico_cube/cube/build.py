@@ -158,6 +158,8 @@ def _check_same(path: Location, plan: BuildPlan) -> None:
             f"{path}: stands on another grid than the recipe's area. Use --update to let it grow, or "
             "--overwrite to replace it."
         )
+    if new := [name for name in came if name not in stands]:
+        raise MdicoError(f"{path}: has no {', '.join(new)} yet. Use --update to add it, or --overwrite to replace all.")
     if came != stands:
         differing = [name for name in {**came, **stands} if came.get(name) != stands.get(name)]
         raise MdicoError(
