@@ -56,6 +56,12 @@ def test_every_method_is_documented() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_table_has_a_head(page: Path) -> None:
+    tables = re.findall(r"(?:^\|.*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [table for table in tables if not re.search(r"^.*\n\|[-:| ]+\|$", table, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_anchors_exist(page: Path) -> None:
     for name, anchor in re.findall(r"\]\(([a-z-]*\.md)?#([a-z-]+)\)", page.read_text()):
         headings = re.findall(r"^#+ (.+)$", (DOCS / (name or page.name)).read_text(), re.MULTILINE)

@@ -95,7 +95,8 @@ def why_stale(entry: Entry, origin: Origin, items: Sequence[str]) -> str:
     if changed:
         more, fewer = sorted({*items} - {*entry.items}), sorted({*entry.items} - {*items})
         said = [f"{sign}{len(ids)} ({ids[0]} ...)" for sign, ids in (("+", more), ("-", fewer)) if ids]
-        reasons.append(f"scenes of {', '.join(changed)}: {' '.join(said) or 'other offsets or addresses'}")
+        steps = ", ".join(step for step in changed if step)  # what has no time is one step without a name
+        reasons.append(f"scenes{' of ' if steps else ''}{steps}: {' '.join(said) or 'other offsets or addresses'}")
     return "; ".join(reasons) or "made by another version"
 
 

@@ -119,10 +119,12 @@ class Gallery:
 
     def _maps(self) -> Section:
         pictures = tuple(picture for modality in self.modalities for picture in self._comparisons(modality))
-        text = (
-            "Each map was made with one sensor alone. The right panel compares the two against the labels; "
-            "where a pixel lies in a training block, being right there is no merit."
-        )
+        text = "Each map was made with one sensor alone."
+        if any("where each of them is right" in picture.alt for picture in pictures):
+            text += (
+                " The right panel compares the two against the labels; where a pixel lies in a training block, "
+                "being right there is no merit."
+            )
         return Section("maps", "Maps by one sensor alone", text, pictures)
 
     def _comparisons(self, modality: str) -> Iterator[Picture]:

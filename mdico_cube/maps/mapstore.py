@@ -58,9 +58,12 @@ def read_map(path: Path) -> zarr.Group:
     Raises:
         MdicoError: not a map, or one that was stopped half way.
     """
+    if not Path(path).exists():
+        raise MdicoError(f"map {path}: does not exist. Give the folder that `mdico predict` wrote, maps/NAME.zarr.")
     try:
         group = zarr.open_group(path, mode="r")
-        _ = group[MAIN[task_of(group)]]
+        if (main := MAIN[task_of(group)]) not in group:
+            raise ValueError(f"it has no layer {main!r}")
         states = Ledger(path, LAYER).states()
     except (OSError, KeyError, ValueError) as error:
         raise MdicoError(f"map {path}: cannot be read as a map ({error}). Write it again with --overwrite.") from error

@@ -15,10 +15,10 @@ from mdico_cube.cube import estimate as estimate_module
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.estimate import costs, estimate
-from mdico_cube.cube.ledger import FAILED, GAPS, FailedRead, Ledger
+from mdico_cube.cube.ledger import DONE, FAILED, GAPS, Entry, FailedRead, Ledger, Origin
 from mdico_cube.cube.plan import LayerPlan
 from mdico_cube.cube.planning import plan_build
-from mdico_cube.cube.stale import counted, due_shards
+from mdico_cube.cube.stale import counted, due_shards, why_stale
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ClusterSection, Recipe, parse_recipe
 
@@ -123,3 +123,11 @@ def test_a_cube_on_another_area_is_told_how_to_grow(recipe_facts: dict[str, Any]
     assert {(one.kind, one.why) for one in due} == {
         ("missing", "the cube stands on another area; --update lets it grow")
     }
+
+
+def test_why_a_shard_without_time_is_stale_names_no_step() -> None:
+    before = Entry(DONE, settings={}, grid="g", steps={"": "old"}, items=("a",))
+    assert why_stale(before, Origin({}, "g", {"": "new"}), ["a"]) == "scenes: other offsets or addresses"
+    before = Entry(DONE, settings={}, grid="g", steps={"2021-01-01": "old"}, items=("a",))
+    said = why_stale(before, Origin({}, "g", {"2021-01-01": "new"}), ["a"])
+    assert said == "scenes of 2021-01-01: other offsets or addresses"

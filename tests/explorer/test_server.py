@@ -213,8 +213,10 @@ def test_the_page_loads_nothing_from_elsewhere(address: str) -> None:
 def test_a_map_of_another_cube_is_refused(out: Path, maps: list[Path], toy_cube: Path) -> None:
     with pytest.raises(mdico.MdicoError, match="does not stand on the grid"):
         mdico.explorer_app(toy_cube, maps)
-    with pytest.raises(mdico.MdicoError, match="cannot be read as a map"):
+    with pytest.raises(mdico.MdicoError, match=r"cannot be read as a map \(it has no layer 'class'\)"):
         mdico.explorer_app(out / "cube.zarr", [out / "cube.zarr"])
+    with pytest.raises(mdico.MdicoError, match=r"none\.zarr: does not exist\. Give the folder"):
+        mdico.explorer_app(out / "cube.zarr", [out / "none.zarr"])
     with pytest.raises(mdico.MdicoError, match=r"Give .*m\.zarr, the Zarr beside it"):
         mdico.explorer_app(out / "cube.zarr", [out / "m.tif"])
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -83,6 +84,16 @@ def test_every_section_is_there_and_every_picture_has_words(scored, recipe):
     ]  # fmt: skip
     assert len(page.alts) == 9
     assert all(len(alt) > 10 for alt in page.alts)
+
+
+def test_a_report_of_one_method_speaks_of_no_other(scored, recipe):
+    assert "The right panel compares the two" in write_report(scored.out, recipe).read_text()
+    for path in (scored.out / "maps").glob("mdico-*.zarr"):
+        shutil.rmtree(path)
+    evaluate(scored.out, overwrite=True)
+    text = write_report(scored.out, recipe, overwrite=True).read_text()
+    assert "Each map was made with one sensor alone." in text
+    assert "compares the two" not in text
 
 
 def test_the_report_shows_offsets_doubts_and_what_was_left_out(scored, recipe, monkeypatch):
