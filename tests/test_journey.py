@@ -246,6 +246,16 @@ def test_scores_are_of_the_recipes_maps_only(recipe_facts: dict[str, Any]) -> No
     assert {result.method for result in scores.maps} == {"independent"}
 
 
+def test_what_one_map_cannot_serve_is_refused_before_the_first(recipe_facts: dict[str, Any]) -> None:
+    recipe_facts["colearn"] |= {"methods": ["independent"]}
+    recipe = mdico.parse_recipe(recipe_facts)
+    for stage in (mdico.build, mdico.sample, mdico.train):
+        stage(recipe)
+    with pytest.raises(mdico.MdicoError, match="fuses sensors"):
+        mdico.predict(recipe, modalities=["sentinel1", "fused"], outputs=["applicability"])
+    assert not (recipe.output / "maps").exists()
+
+
 def test_scenes_are_lazy_and_in_counts(recipe_facts: dict[str, Any]) -> None:
     scenes = mdico.scenes(mdico.parse_recipe(recipe_facts), "sentinel2")
     assert scenes["item"].values.tolist()[:2] == ["S2_20210105", "S2_20210115"]

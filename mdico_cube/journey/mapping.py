@@ -75,7 +75,10 @@ def predict(
         raise MdicoError(
             f"maps.polygons: are of classes, and colearn.task is {recipe.colearn.task.kind}. Leave polygons out."
         )
-    for method, modality, seed in _maps(recipe):
+    wanted = list(_maps(recipe))
+    for method, modality, seed in wanted:  # what one of the maps cannot serve is refused before the first is made
+        plan_map(places.cube, _bundle(recipe, method, modality, seed), **recipe.maps.options)
+    for method, modality, seed in wanted:
         bundle = _bundle(recipe, method, modality, seed)
         target = map_path(recipe.output, method, modality, seed)
         if recipe.maps.precision in ("bf16", "fp16") and places.samples.exists() and isinstance(bundle, Path):

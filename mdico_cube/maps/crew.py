@@ -17,10 +17,11 @@ from mdico_cube.cube.clusters import processors
 from mdico_cube.cube.execute import crew_for, execute
 from mdico_cube.cube.ledger import Entry
 from mdico_cube.errors import MdicoError
+from mdico_cube.maps.gathered import Gathered
 from mdico_cube.maps.mapstore import Place, map_shard, record_failure, shard_window, write_shard
 from mdico_cube.maps.origin import Digests
 from mdico_cube.maps.outputs import Bytes
-from mdico_cube.maps.plan import Gathered, Known, MapPlan
+from mdico_cube.maps.plan import Known, MapPlan
 from mdico_cube.recipe import ClusterSection
 
 _WRITES = 2  # shards that wait to be written

@@ -23,6 +23,7 @@ from mdico_cube.maps.cog import EXTRAS, beside_cog, read_legend, sensor_entries
 from mdico_cube.maps.mapstore import task_of
 from mdico_cube.maps.outputs import MAIN, NODATA
 from mdico_cube.maps.polygons import VECTORS
+from mdico_cube.maps.precision import CHANGES
 from mdico_cube.maps.write import find_maps, read_map
 
 STAC = "1.1.0"
@@ -133,8 +134,9 @@ def _when(reader: CubeReader, modalities: Sequence[str], source: Path) -> dict[s
 
 
 def _properties(facts: dict[str, Any]) -> dict[str, Any]:
-    names = ("method", "modality", "seed", "protocol", "precision", "bundle_digest", "cube_digest")
-    return {"title": facts["title"], **{f"mdico:{name}": facts[name] for name in names if name in facts}}
+    names = ("method", "modality", "seed", "protocol", "precision", "backend", "device", "bundle_digest", "cube_digest")
+    losses = [name for name in facts if name.partition("_")[2] in CHANGES.values()]
+    return {"title": facts["title"], **{f"mdico:{name}": facts[name] for name in (*names, *losses) if name in facts}}
 
 
 def _projection(reader: CubeReader) -> dict[str, Any]:

@@ -71,6 +71,8 @@ def _area(path: Path, digest: str, crs: str) -> BaseGeometry:
     if file_digest(path) != digest:
         raise MdicoError(f"{_WHAT} {path}: changed while the map was being made. Start the map again.")
     frame: gpd.GeoDataFrame = on_crs(read_vectors(path, _WHAT), crs)
+    if not np.isfinite(shapely.get_coordinates(frame.geometry.to_numpy())).all():
+        raise MdicoError(f"{_WHAT} {path}: its coordinates do not lie in the CRS it names. Write it with its own CRS.")
     shapes = shapely.make_valid(frame.geometry.to_numpy())
     flat = [shape for shape in shapely.get_parts(shapes) if shape.geom_type in ("Polygon", "MultiPolygon")]
     if not flat:

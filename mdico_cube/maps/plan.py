@@ -18,6 +18,7 @@ from mdico_cube.maps.blend import Input
 from mdico_cube.maps.block import predict_together, predict_windows
 from mdico_cube.maps.feed import settled, torch_device
 from mdico_cube.maps.forms import Loaded, load
+from mdico_cube.maps.gathered import Gathered
 from mdico_cube.maps.mask import AreaMask, area_mask
 from mdico_cube.maps.origin import Digests, lacking, shard_digests
 from mdico_cube.maps.outputs import NODATA, Bytes, Layers, Variable, stack_depth, variables
@@ -54,26 +55,6 @@ class Member:
         if current.digest != self.digest:
             raise MdicoError(f"bundle {self.path}: changed while the map was being made. Start the map again.")
         return current
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """What was read for one block: everything that `MapPlan.compute` needs beside the models."""
-
-    y: slice
-    x: slice
-    wanted: Bools
-    """(h, w) True = to be mapped."""
-    corner: tuple[int, int] = (0, 0)
-    """Row and column of the arrays' first pixel in the cube."""
-    inputs: tuple[tuple[Input, ...], ...] = ()
-    """Per member the values and masks of its sensors; members that no pixel needs are left out at the end."""
-
-    def own(self, one: Input) -> Bools:
-        """(T, h, w) masks of the block itself, without what lies around it."""
-        top, left = self.y.start - self.corner[0], self.x.start - self.corner[1]
-        height, width = self.wanted.shape
-        return one[1][:, top : top + height, left : left + width]
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,13 @@ VALUE_LIMIT = 0.05
 """Largest root of the mean squared change of a value, in standard deviations of the training values."""
 CALIBRATED = 1 << 15
 """Training pixels that are enough to calibrate with."""
-_CHANGES = {"classes": "changed_classes", "multilabel": "changed_labels", "regression": "rms_change"}
+CHANGES = {"classes": "changed_classes", "multilabel": "changed_labels", "regression": "rms_change"}
+"""Task -> what a shorter arithmetic changes, as scores name it behind the arithmetic."""
 
 
 def change_name(precision: Precision, task: str) -> str:
     """Score of a bundle: what a shorter arithmetic changes in the answers of validation pixels."""
-    return f"{precision}_{_CHANGES[task]}"
+    return f"{precision}_{CHANGES[task]}"
 
 
 def record_low_loss(bundle: Path, samples: Path, cube: Location | None = None, precision: Precision = "bf16") -> float:

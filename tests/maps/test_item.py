@@ -11,6 +11,7 @@ import pystac.validation
 import pytest
 import rasterio
 import rasterio.warp
+import zarr
 from shapely.geometry import box, mapping
 
 from mdico_cube.cube.items import Answer, pack_items, save_items
@@ -54,6 +55,13 @@ def test_the_item_is_valid_and_says_what_the_map_is(run, source):
     assert data["properties"]["start_datetime"] == "2021-04-01T00:00:00Z"
     assert data["properties"]["end_datetime"] == "2021-07-01T00:00:00Z"
     assert data["properties"]["mdico:method"] == "mdico"
+    assert data["properties"]["mdico:backend"] == "torch"
+
+
+def test_the_item_tells_what_a_shorter_arithmetic_changes(run, source):
+    zarr.open_group(source, mode="r+").attrs["int8_changed_classes"] = 0.0031
+    data = json.loads(write_item(source, run.cube, run.bundle()).read_text())
+    assert data["properties"]["mdico:int8_changed_classes"] == 0.0031
 
 
 def test_every_address_is_relative_and_leads_somewhere_wherever_the_run_is_moved(run, source, tmp_path):

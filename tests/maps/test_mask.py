@@ -96,6 +96,10 @@ def test_a_mask_of_no_use_is_one_sentence(run, polygons, tmp_path):
     gpd.GeoDataFrame(geometry=[shapely.Point(3, 50)], crs="EPSG:4326").to_file(points)
     with pytest.raises(MdicoError, match="holds no polygon"):
         plan_map(run.cube, run.bundle(), mask=points)
+    metres = tmp_path / "metres.geojson"
+    gpd.GeoDataFrame(geometry=[shapely.box(709380, 5617480, 709480, 5617580)], crs="EPSG:4326").to_file(metres)
+    with pytest.raises(MdicoError, match="do not lie in the CRS"):
+        plan_map(run.cube, run.bundle(), mask=metres)
     broken = tmp_path / "broken.geojson"
     broken.write_text(json.dumps({"type": "nonsense"}))
     with pytest.raises(MdicoError, match="cannot be read as vectors"):
