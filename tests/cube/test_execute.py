@@ -244,7 +244,7 @@ def test_a_plan_with_something_unknown_is_refused(recipe: Recipe) -> None:
     strange = replace(plan.layers[0], access=object())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="plan holds one object"):
         dump_plan(replace(plan, layers=(strange,)))
-    for name in ("os:system", "mdico_cube.journey:build", "mdico_cube.cube.planning:plan_build"):
+    for name in ("os:system", "mdico_cube.journey.cubes:build", "mdico_cube.cube.planning:plan_build"):
         with pytest.raises(ValueError, match="which no plan holds"):
             load_plan(json.dumps({"@": name, "=": {}}).encode())
 

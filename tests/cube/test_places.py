@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from s3_server import KINDS
 
-from mdico_cube import journey
+import mdico_cube as mdico
 from mdico_cube.cube import build as build_module
 from mdico_cube.cube.build import build_cube
 from mdico_cube.cube.inspect import inspect_cube
@@ -99,8 +99,8 @@ def test_worker_processes_share_a_commit(standing: Path, recipe_at: Callable[[st
 def test_samples_are_the_same_everywhere(recipe: Recipe, recipe_at: Callable[[str], Recipe]) -> None:
     stores = []
     for one in (recipe, recipe_at("icechunk on s3")):
-        journey.build(one)
-        stores.append(open_samples(journey.sample(one)))
+        mdico.build(one)
+        stores.append(open_samples(mdico.sample(one)))
     first, second = stores
     assert (first.inputs, first.legend) == (second.inputs, second.legend)
     for name in ("sentinel1", "sentinel2", "target", "fold"):

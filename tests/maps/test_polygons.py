@@ -95,5 +95,5 @@ def test_what_cannot_be_written_is_one_sentence(run):
     (run.out / "file").write_text("")
     with pytest.raises(MdicoError, match="cannot be written"):
         write_polygons(source, run.out / "file" / "a.gpkg")
-    with pytest.raises(MdicoError, match="cannot be read as a map"):
+    with pytest.raises(MdicoError, match="does not exist"):
         write_polygons(run.out / "nothing", run.out / "a.gpkg")
