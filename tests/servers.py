@@ -63,7 +63,7 @@ class Loopback:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = self._server.force_exit = True
-        self._thread.join(60)
+        self._thread.join(10)
         assert not self._thread.is_alive()
 
 
