@@ -41,7 +41,7 @@ def maps(out: Path) -> list[Path]:
     return [map_path(out, "mdico", modality, 0) for modality in ("sentinel1", "sentinel2")]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(out: Path, maps: list[Path]) -> Iterator[str]:
     with Loopback(Mount("/", mdico.explorer_app(out / "cube.zarr", maps))) as server:
         yield server.address
