@@ -68,8 +68,8 @@ def fit(
 
     Raises:
         MdicoError: unknown method, fewer than two modalities or classes, a modality that was never observed, a class
-            without samples, an empty loader, diverged training, a folder in which another
-            process trains, or an unusable folder, checkpoint or device.
+            without samples, an empty loader, diverged training, a folder in which another process trains, or an
+            unusable folder, checkpoint or device.
     """
     maker = get_method(method)
     for title, loader in (("training", train), ("validation", validation)):

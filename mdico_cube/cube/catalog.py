@@ -9,7 +9,8 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from mdico_cube.cube.access import Access, S3Section, Signing, TokenSection
+from mdico_cube.cube.access import Access, S3Section, Signing
+from mdico_cube.cube.tokens import TokenSection
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import ORBIT, Recipe, Section, Source
 from mdico_cube.sensors.registry import SENSORS, WEATHER

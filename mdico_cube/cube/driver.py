@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -28,9 +26,10 @@ from rasterio.session import DummySession
 
 from mdico_cube.cube.access import WEB_OPTIONS, Access, Reach
 from mdico_cube.cube.address import hush, is_remote
+from mdico_cube.cube.frame import FRAMES, frame_of, stamp_of
 from mdico_cube.cube.ledger import FailedRead
 from mdico_cube.cube.patience import ReadError, persist
-from mdico_cube.cube.pixels import Frame, frame_of, read_pixels, shrink
+from mdico_cube.cube.pixels import read_pixels
 from mdico_cube.recipe import ReadSection
 from mdico_cube.spec import Array
 
@@ -39,6 +38,8 @@ RASTERS = ["GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID"]
 Placed = tuple[tuple[slice, slice], Array]
 """Where on the grid, and the pixels there."""
 _NOTHING = (slice(0, 0), slice(0, 0))
+_UNPLACED = {"GEOREF_SOURCES": "NONE"}
+"""Opens a GeoTIFF without asking where it lies, which takes three quarters of the time of opening one."""
 hush("rasterio")
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"mdico_cube\.cube\.driver")  # see _UNPLACED
 
@@ -139,60 +140,24 @@ def read_file(
     path: str, source: RasterSource, cfg: RasterLoadParams, geobox: GeoBox, selection: Any, out: Array | None = None
 ) -> Placed:
     """Pixels of one file on a grid, the same for every block of it; from overviews only where that was asked for."""
-    stamp = _stamp(path)
-    frame = _FRAMES.get(stamp)
+    stamp = stamp_of(path)
+    frame = FRAMES.get(stamp)
     plain = frame is not None and not (cfg.use_overviews or frame.warps(geobox, cfg.resampling))
     with DatasetReader(path, driver=RASTERS, sharing=False, **(_UNPLACED if plain else {})) as file:
         if frame is None:
             frame = frame_of(file)
             if stamp is not None and file.driver == "GTiff":
-                _FRAMES.put(stamp, frame)
+                FRAMES.put(stamp, frame)
         band = resolve_band_query(source, file.count, selection=selection)
         assert isinstance(band, int)
         own = file.nodatavals[band - 1]
         missing = resolve_src_nodata(cfg.fill_value if own is None else own, cfg)
         dtype = resolve_dst_dtype(file.dtypes[band - 1], cfg)
         facts = (band, geobox, cfg.resampling, missing, resolve_dst_fill_value(dtype, cfg, missing), dtype.name)
-        level = pick_overview(shrink(frame, geobox), file.overviews(band)) if cfg.use_overviews else None
+        level = pick_overview(frame.shrinks(geobox), file.overviews(band)) if cfg.use_overviews else None
         if level is None:
             values = read_pixels(file, *facts, out, frame)
         else:
             with DatasetReader(path, driver=RASTERS, sharing=False, overview_level=level) as small:
                 values = read_pixels(small, *facts, out)
     return (slice(0, geobox.shape.y), slice(0, geobox.shape.x)), values
-
-
-_Stamp = tuple[str, int, int, int]
-"""Path, inode, time of change and size of a file: another one means that it was written again."""
-_UNPLACED = {"GEOREF_SOURCES": "NONE"}
-"""Opens a GeoTIFF without asking where it lies, which takes three quarters of the time of opening one."""
-
-
-class _Frames:
-    """Where the local files that were opened last lie: the next shards read them again."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._known, self._lock = most, dict[_Stamp, Frame](), Lock()
-
-    def get(self, stamp: _Stamp | None) -> Frame | None:
-        return None if stamp is None else self._known.get(stamp)
-
-    def put(self, stamp: _Stamp, frame: Frame) -> None:
-        with self._lock:
-            self._known[stamp] = frame
-            if len(self._known) > self._most:
-                self._known.pop(next(iter(self._known)))
-
-
-_FRAMES = _Frames(4096)
-
-
-def _stamp(path: str) -> _Stamp | None:
-    """None for what does not lie on this machine, or is not there."""
-    if path.startswith("/vsi"):
-        return None
-    try:
-        facts = Path(path).stat()
-    except OSError:
-        return None
-    return path, facts.st_ino, facts.st_mtime_ns, facts.st_size

@@ -8,57 +8,25 @@ are then plain array look-ups. Other methods go through GDAL with its shortcuts 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from sys import intern
 from typing import Any, NamedTuple
 
 import numpy as np
-from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
-from rasterio.errors import CRSError
 from rasterio.io import DatasetReader
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from mdico_cube.cube.align import Places, places_in, scale
+from mdico_cube.cube.align import Places, places_in
+from mdico_cube.cube.frame import COARSER, Frame, frame_of
 from mdico_cube.spec import Array, Bools, alike
 
-COARSER = 0.95
-"""Grid pixels per source pixel below which the kernel is widened to all source pixels that it covers."""
 _STRIP = 1 << 15
 """Pixels that are worked on at once."""
 _EDGE = 1e-10
 """GDAL's: a place this close below a pixel's edge counts as on it."""
 _TOLERANCE = 1e-12
 """Source pixels by which GDAL may misplace a pixel: so little that it computes each (0 is refused)."""
-
-
-class Frame(NamedTuple):
-    """Where a file's pixels lie."""
-
-    crs: str
-    """WKT."""
-    transform: Affine
-    shape: tuple[int, int]
-
-    def warps(self, geobox: GeoBox, method: str) -> bool:
-        """True where GDAL must place the values on a grid, as neither nearest nor bilinear ones are looked up."""
-        return method not in ("nearest", "bilinear") or (method == "bilinear" and min(self.wide(geobox)) < COARSER)
-
-    def wide(self, geobox: GeoBox) -> tuple[float, float]:
-        """Grid pixels per pixel of the file, along columns and rows."""
-        return scale(*self, str(geobox.crs), geobox.resolution.xy)
-
-
-def frame_of(file: DatasetReader) -> Frame:
-    """Where an open file says that it lies.
-
-    Raises:
-        CRSError: it does not say so.
-    """
-    if file.crs is None:
-        raise CRSError(f"{file.name} has no CRS")
-    return Frame(intern(file.crs.to_wkt()), file.transform, file.shape)
 
 
 def read_pixels(
@@ -309,8 +277,3 @@ def _warped(
     ) as warped:
         values: Array = warped.read(band)
     return values
-
-
-def shrink(frame: Frame, geobox: GeoBox) -> int:
-    """Whole source pixels per grid pixel, along the side where there are fewer."""
-    return int(1 / max(frame.wide(geobox)) + 0.01)

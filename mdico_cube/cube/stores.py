@@ -17,11 +17,12 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import FsspecStore, LocalStore, ObjectStore, WrapperStore
 
-from mdico_cube.cube.access import Access, S3Section, from_environment, reads_unsigned
+from mdico_cube.cube.access import Access, S3Section, reads_unsigned
 from mdico_cube.cube.address import REMOTE, plain, shown
 from mdico_cube.cube.faults import judge_status
 from mdico_cube.cube.pages import UnreachableError
 from mdico_cube.cube.patience import pauses
+from mdico_cube.cube.tokens import from_environment
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import ReadSection
 

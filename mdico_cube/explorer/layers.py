@@ -18,9 +18,10 @@ from mdico_cube.cube.reader import CubeReader
 from mdico_cube.cube.target import Location, beside
 from mdico_cube.errors import MdicoError
 from mdico_cube.explorer.looks import Look, hexes, paint
-from mdico_cube.explorer.overview import Far, Maker, Overview, Source, Stamps, mean_of, nearest_of
+from mdico_cube.explorer.overview import Far, Maker, Overview, Source, Stamps
 from mdico_cube.explorer.pyramid import BUDGET, TILE, Kept, Place, Raster, cut
 from mdico_cube.explorer.sensor_layers import SensorLayer, WeatherLayer
+from mdico_cube.explorer.shrink import mean_of, nearest_of
 from mdico_cube.maps.cog import read_legend
 from mdico_cube.maps.images import Image, painted
 from mdico_cube.maps.mapstore import LAYER, task_of

@@ -120,7 +120,8 @@ class Gallery:
     def _maps(self) -> Section:
         pictures = tuple(picture for modality in self.modalities for picture in self._comparisons(modality))
         text = "Each map was made with one sensor alone."
-        if any("where each of them is right" in picture.alt for picture in pictures):
+        methods = {item.method for item in self.scores.maps}
+        if BASELINE in methods and len(methods) > 1:
             text += (
                 " The right panel compares the two against the labels; where a pixel lies in a training block, "
                 "being right there is no merit."

@@ -23,9 +23,10 @@ from servers import Faults, FileServer
 from toy_world import toy_counts, write_tiff
 
 from mdico_cube.cube import patience
-from mdico_cube.cube.access import Access, S3Section, TokenSection, s3_options
+from mdico_cube.cube.access import Access, S3Section, s3_options
 from mdico_cube.cube.driver import FileDriver, file_env
 from mdico_cube.cube.patience import ReadError
+from mdico_cube.cube.tokens import TokenSection
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ReadSection
 

@@ -16,9 +16,10 @@ from mdico_cube.cube.ledger import DONE, Entry, Ledger
 from mdico_cube.cube.reader import forget_readers
 from mdico_cube.cube.store import create_cube
 from mdico_cube.explorer.layers import layers_of
-from mdico_cube.explorer.overview import FACTOR, Maker, MissingBlockError, Overview, mean_of, nearest_of
+from mdico_cube.explorer.overview import Maker, MissingBlockError, Overview
 from mdico_cube.explorer.pyramid import levels
 from mdico_cube.explorer.sensor_layers import SensorLayer
+from mdico_cube.explorer.shrink import FACTOR, mean_of, nearest_of
 from mdico_cube.sensors.sentinel1 import MODALITY as SENTINEL1
 
 SHAPE = (2070, 2100)
