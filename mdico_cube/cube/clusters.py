@@ -105,6 +105,7 @@ def _started(distributed: Any, kind: str, section: ClusterSection) -> Iterator[A
             "memory_limit": section.memory or "auto",
             "dashboard_address": ":0",
             "env": _ENVIRONMENT,
+            "config": _CALM,
             "preload": [dask_worker.__name__],
         }
         found: Any = distributed.LocalCluster
@@ -112,7 +113,7 @@ def _started(distributed: Any, kind: str, section: ClusterSection) -> Iterator[A
         found, facts = _cluster_class(kind), {"address": section.address} if section.address else {}
         _check_queue(kind, found)
     try:
-        with dask.config.set(_CALM if kind == "local" else {}):
+        with dask.config.set(_CALM if kind == "local" else {}):  # for the scheduler; workers may start later
             cluster = found(**{**facts, **section.options})
     except Exception as error:  # every cluster package has its own errors; each means the same to the user
         raise MdicoError(f"cluster {kind}: cannot be started ({error}). Check the recipe's cluster.options.") from error
@@ -129,7 +130,12 @@ def _started(distributed: Any, kind: str, section: ClusterSection) -> Iterator[A
 @contextmanager
 def _with_cards(distributed: Any, section: ClusterSection, cards: Sequence[str]) -> Iterator[Any]:
     """A local cluster with one worker process per card, as many as are asked for at most."""
-    options = {"nthreads": 1, "memory_limit": section.memory or "auto", "preload": [dask_worker.__name__]}
+    options = {
+        "nthreads": 1,
+        "config": _CALM,
+        "memory_limit": section.memory or "auto",
+        "preload": [dask_worker.__name__],
+    }
     workers = {
         number: {
             "cls": distributed.Nanny,

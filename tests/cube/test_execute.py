@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 from distributed import LocalCluster
@@ -32,6 +33,7 @@ from mdico_cube.progress import console
 from mdico_cube.recipe import ClusterSection, Recipe, parse_recipe
 
 WHOLE = (slice(0, SIZE[0]), slice(0, SIZE[1]))
+TICK = "distributed.admin.tick.interval"
 
 
 def square(job: int) -> int:
@@ -205,6 +207,19 @@ def test_an_adaptive_cluster_starts_workers_for_the_work_with_one_core_each() ->
     with crew_for(ClusterSection(kind="local", adapt=(0, 1))) as crew:
         found = dict(execute(crew, environment, ["OMP_NUM_THREADS", "GDAL_CACHEMAX", "MALLOC_TRIM_THRESHOLD_"]))
     assert found == {"OMP_NUM_THREADS": "1", "GDAL_CACHEMAX": "256", "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+
+
+def setting(job: str) -> Any:
+    return dask.config.get(job)
+
+
+@pytest.mark.parametrize("section", [{"adapt": (0, 1)}, {"workers": 1}], ids=["adaptive", "fixed"])
+def test_the_workers_of_a_local_cluster_seldom_look_at_themselves(section: dict[str, Any]) -> None:
+    """And what else runs on Dask in this process is left as it was."""
+    before = setting(TICK)
+    with crew_for(ClusterSection(kind="local", **section)) as crew:
+        assert dict(execute(crew, setting, [TICK])) == {TICK: "500ms"}
+    assert setting(TICK) == before != "500ms"
 
 
 def test_the_same_cube_everywhere(recipe: Recipe, standing: Path, section: ClusterSection) -> None:

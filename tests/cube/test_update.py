@@ -99,6 +99,8 @@ def test_a_modality_is_added(recipe_facts: dict[str, Any], tmp_path: Path, monke
         "modalities": {name: recipe_facts["modalities"][name] for name in ("sentinel1", "sentinel2")},
     }
     build_cube(parse_recipe(fewer))
+    with pytest.raises(MdicoError, match=r"has no dem yet\. Use --update to add it"):
+        build_cube(parse_recipe(recipe_facts), resume=True)
     path, read = grow(recipe_facts, monkeypatch)
     assert [name for name, _, _ in read] == ["dem"] * 6
     check_new(path, recipe_facts, tmp_path / "new")
