@@ -53,7 +53,7 @@ def sections(path: str, node: Node, defs: dict[str, Node]) -> Iterator[str]:
             kind = f"section{each}{' or null' if 'anyOf' in field else ''}"
         else:
             kind = type_of(field)
-        needed = key in node.get("required", [])
+        needed = "default" not in field
         default = (
             "**required**"
             if needed

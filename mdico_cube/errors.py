@@ -20,6 +20,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {names[close[0]]!r}?" if close else ""
 
 
+def some(count: int, noun: str) -> str:
+    """A number of things in words: "1 shard", "1,204 shards"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def look_up(kind: str, name: str, table: Mapping[str, Found]) -> Found:
     """What stands under a name in a registry.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Recipe, load_recipe, parse_recipe
@@ -46,7 +47,8 @@ def changed(facts: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("period", {"step": "MS"}, "'period.start' is missing"),
         ("samples.validation", 0.8, "must leave blocks for training"),
         ("store.chunk", 48, "shard (32) must be a multiple of chunk (48)"),
-        ("name", "a/b", "name"),
+        ("name", "a/b", "name: must be of letters, digits, points, dashes and underscores, came 'a/b'"),
+        ("maps", {"device": "gpu"}, "maps.device: must be auto, cpu, cuda or the number of a card"),
         ("area", {"bbox": [200, 50, 201, 51]}, "bbox is in degrees"),
         ("area.bounds", [float("nan"), 0, 1, 1], "area.bounds.0"),
         ("modalities.sentinel2.bands", [], "name at least one band"),
@@ -116,6 +118,21 @@ def test_paths_count_from_the_recipe(recipe_facts: dict[str, Any], tmp_path: Pat
 
 def test_legend_counts_from_one(recipe: Recipe) -> None:
     assert [entry.value for entry in recipe.labels.legend] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("period", "fits"),
+    [
+        ({"start": "2021-01-01", "end": "2021-12-31"}, True),
+        ({"windows": [["2021-01-01", "2021-01-09"]]}, True),
+        ({"start": "2021-01-01"}, False),
+        ({}, False),
+    ],
+)
+def test_the_schema_asks_for_two_days_or_windows(period: dict[str, Any], fits: bool) -> None:
+    schema = Recipe.model_json_schema()
+    checker = Draft202012Validator({**schema["$defs"]["PeriodSection"], "$defs": schema["$defs"]})
+    assert checker.is_valid(period) == fits
 
 
 def test_a_recipe_cannot_be_changed(recipe: Recipe) -> None:

@@ -14,6 +14,7 @@ from mdico_cube.cli.door import AsJson, Cube, RecipeFile, app, out, print_json, 
 from mdico_cube.cube.items import reasons
 from mdico_cube.cube.stale import counted
 from mdico_cube.cube.target import name_of
+from mdico_cube.errors import some
 from mdico_cube.progress import span
 from mdico_cube.recipe import load_recipe
 
@@ -61,19 +62,21 @@ def inspect(
     out.print(table)
     for name, reasons_due in counted(due).items():
         for why, count in reasons_due.items():
-            out.print(f"{name}: {count} shards {why}", soft_wrap=True, markup=False)
+            out.print(f"{name}: {some(count, 'shard')} {why}", soft_wrap=True, markup=False)
     if wanted and not due:
         out.print("nothing is stale")
     for status in statuses:
         for offset, items in status.offsets.items():
-            out.print(f"{status.modality}: offset {offset}: {items} items")
+            out.print(f"{status.modality}: offset {offset}: {some(items, 'item')}")
         for doubt in dict.fromkeys(status.doubts.values()):
             ids = [item for item, other in status.doubts.items() if other == doubt]
             named = f"{', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}"
-            items = f"{len(ids)} items" if len(ids) > 1 else "1 item"
-            out.print(f"{status.modality}: the offset of {items} looks wrong ({named}): {doubt}", soft_wrap=True)
+            out.print(
+                f"{status.modality}: the offset of {some(len(ids), 'item')} looks wrong ({named}): {doubt}",
+                soft_wrap=True,
+            )
         for reason, count in reasons(status.left_out).items():
-            out.print(f"{status.modality}: {count} items left out: {reason}", soft_wrap=True)
+            out.print(f"{status.modality}: {some(count, 'item')} left out: {reason}", soft_wrap=True)
         for line in status.failures():
             out.print(f"{status.modality}: {line}", soft_wrap=True, markup=False)
         for item, other in status.stand_ins.items():

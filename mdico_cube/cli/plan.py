@@ -12,6 +12,7 @@ from rich.table import Table
 import mdico_cube as mdico
 from mdico_cube.cli.door import AsJson, Items, RecipeFile, Workers, app, out, print_json, size
 from mdico_cube.cube.items import reasons
+from mdico_cube.errors import some
 from mdico_cube.progress import span
 from mdico_cube.recipe import load_recipe
 
@@ -72,7 +73,7 @@ def _print_plan(summary: Mapping[str, Any]) -> None:
     height, width = summary["shape"]
     out.print(
         f"grid: {width} x {height} pixels of {summary['resolution']:g} in {summary['crs']}, "
-        f"{summary['shards']} shards, {summary['jobs']} jobs"
+        f"{some(summary['shards'], 'shard')}, {some(summary['jobs'], 'job')}"
     )
     table = Table("modality", "bands", "steps", "scenes", "per step", "to read", "in the cube", title="plan")
     for name, facts in summary["modalities"].items():
@@ -91,9 +92,9 @@ def _print_plan(summary: Mapping[str, Any]) -> None:
         out.print(f"gap: {name} has no scene in {', '.join(steps)}")
     for name, facts in summary["modalities"].items():
         for offset, count in facts["offsets"].items():
-            out.print(f"{name}: offset {offset}: {count} scenes", soft_wrap=True)
+            out.print(f"{name}: offset {offset}: {some(count, 'scene')}", soft_wrap=True)
         for reason, count in reasons(facts["left_out"]).items():
-            out.print(f"{name}: {count} items left out: {reason}", soft_wrap=True)
+            out.print(f"{name}: {some(count, 'item')} left out: {reason}", soft_wrap=True)
     _print_costs(summary["estimate"])
     for change in summary.get("changes", ()):
         out.print(f"{change['modality']}: {change['item']} is {change['kind']}", soft_wrap=True)
@@ -115,7 +116,7 @@ def _print_costs(costs: Mapping[str, Any]) -> None:
         out.print(f"time: about {span(costs['seconds'])} with {workers} at the speed of a first read")
     for modality, reasons_of in (costs["due"] or {}).items():
         for why, count in reasons_of.items():
-            out.print(f"{modality}: {count} shards {why}", soft_wrap=True, markup=False)
+            out.print(f"{modality}: {some(count, 'shard')} {why}", soft_wrap=True, markup=False)
     if costs["due"] == {}:
         out.print("the cube stands: nothing is stale")
     for warning in costs["warnings"]:

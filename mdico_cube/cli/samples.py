@@ -10,6 +10,7 @@ from rich.table import Table
 
 import mdico_cube as mdico
 from mdico_cube.cli.door import AsJson, Overwrite, RecipeFile, app, out, print_json
+from mdico_cube.errors import some
 from mdico_cube.recipe import load_recipe
 
 Samples = Annotated[Path, typer.Argument(metavar="SAMPLES.zarr", help="A samples store.", show_default=False)]
@@ -33,7 +34,7 @@ def index(recipe: RecipeFile, as_json: AsJson = False) -> None:
     if as_json:
         print_json(summary)
         return
-    table = Table("class", "train", "validation", "test", "unused", title=f"{summary['windows']:,} windows")
+    table = Table("class", "train", "validation", "test", "unused", title=f"{some(summary['windows'], 'window')}")
     for name, folds in summary["classes"].items():
         table.add_row(name, *(f"{folds[fold]:,}" for fold in ("train", "validation", "test", "unused")))
     out.print(table)

@@ -17,7 +17,7 @@ from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.read import check_assets
 from mdico_cube.cube.search import adopt_keys
 from mdico_cube.cube.weather import rules_of
-from mdico_cube.errors import MdicoError
+from mdico_cube.errors import MdicoError, some
 from mdico_cube.recipe import ReadSection, Source
 from mdico_cube.sensors.offsets import doubt_rule
 from mdico_cube.sensors.registry import get_sensor
@@ -146,7 +146,7 @@ def _check_weather(
     except MdicoError as error:
         faults = faults or str(error)
     return [
-        Check(f"{name}: collection", True, f"{source.collection}, {len(items)} items looked at"),
+        Check(f"{name}: collection", True, f"{source.collection}, {some(len(items), 'item')} looked at"),
         Check(f"{name}: stores", not faults, faults or _counted(found)),
     ]
 
@@ -178,7 +178,7 @@ def _check_modality(
     rules = _counted([verdict.radiometry for verdict in verdicts if verdict.radiometry])
     fine = "as the items' processing has it"
     return [
-        Check(f"{modality}: collection", True, f"{source.collection}, {len(items)} items looked at"),
+        Check(f"{modality}: collection", True, f"{source.collection}, {some(len(items), 'item')} looked at"),
         Check(f"{modality}: assets", complete, told),
         Check(f"{modality}: addresses", not strange, strange or "plain files"),
         Check(f"{modality}: rules", not refused, "; ".join(refused) or rules or "not looked at"),

@@ -21,7 +21,7 @@ from mdico_cube.cube.target import Location, Target, is_icechunk
 from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.cube.weather_job import run_weather
 from mdico_cube.cube.work import WorkFolder
-from mdico_cube.errors import MdicoError
+from mdico_cube.errors import MdicoError, some
 from mdico_cube.progress import Meter, meter, say
 from mdico_cube.recipe import ClusterSection
 
@@ -110,7 +110,7 @@ def _do_wave(
 ) -> None:
     """Jobs whose results count together: claims are given back when they do."""
     done: list[Key] = []
-    with changing(path, f"{len(keys)} shards", partial=True) as change:
+    with changing(path, some(len(keys), "shard"), partial=True) as change:
         if is_icechunk(path):
             store = change.target if crew.here else change.away()
             assert isinstance(store, Store)
@@ -161,7 +161,7 @@ class _Tally:
             say(f"{len(self.elsewhere)} scenes were read from another catalog: `mdico inspect` lists them.")
         if self.gaps:
             say(
-                f"{len(self.gaps)} of {total} shards have gaps: {sum(self.gaps)} reads failed for good. "
+                f"{len(self.gaps)} of {total} shards have gaps: {some(sum(self.gaps), 'read')} failed for good. "
                 "`mdico inspect` lists them; --resume tries them again."
             )
         if self.failed:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.storage import LocalStore
 
 from mdico_cube.cube.target import Mode, Target, open_group
 from mdico_cube.schema import LEDGER
@@ -21,12 +23,15 @@ STATE_NAMES = {MISSING: "missing", DONE: "done", FAILED: "failed", GAPS: "gaps"}
 """What a person calls them."""
 DOUBT = " - "
 """Stands between an item's offset and what the offset sentinel has against it."""
+_STANDING = tuple(f"{state} " for state in STANDS)
 _States = np.ndarray[Any, np.dtype[np.int8]]
 _Digests = np.ndarray[Any, np.dtype[np.uint8]]
 _HEX = 64
 """Characters of a digest."""
 _BATCH = {"codec_pipeline.batch_size": 1000}
 """Decode this many entries at once: a third less time for 10,000 of them."""
+_FILES = "mdico_files"
+"""Attribute of a ledger: the folder within the cube where the file of each shard lies as ROW/COLUMN."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +104,20 @@ class Entry:
         return Origin(self.settings, self.grid, self.steps)
 
 
-def create_ledger(cube: Target, modality: str, shape: tuple[int, int]) -> None:
-    """Make the empty ledger of one modality: `shape` counts shards along y and x."""
-    group = open_group(cube, "a").require_group(f"{LEDGER}/{modality}")
+def create_ledger(cube: Target, modality: str, shape: tuple[int, int], pixels: str = "") -> None:
+    """Make the empty ledger of one modality.
+
+    Args:
+        cube: where.
+        modality: whose.
+        shape: shards along y and x.
+        pixels: the array that the shards belong to, if each of them is one file.
+    """
+    root = open_group(cube, "a")
+    group = root.require_group(f"{LEDGER}/{modality}")
+    if pixels:
+        array: Any = root[pixels]
+        group.attrs[_FILES] = "/".join([pixels, "c", *["0"] * (array.ndim - 2)])
     group.create_array(
         "entry", shape=shape, chunks=(1, 1), dtype="string", fill_value="", dimension_names=("shard_y", "shard_x")
     )
@@ -112,12 +128,18 @@ class Ledger:
 
     Writers never share a file, and an entry is replaced in one piece: it is whole or was never there. Its first line
     holds state and digest, which is all that a resumed build reads; the second holds the whole entry as JSON.
+
+    Law: on a disk of this machine a shard in which something was observed never counts as standing without its file;
+    where somebody removed that, or copied only a part of the cube, it counts as MISSING.
     """
 
     def __init__(self, cube: Target, modality: str, mode: Mode = "r") -> None:
         with zarr.config.set(_BATCH):
             group: Any = open_group(cube, mode, f"{LEDGER}/{modality}")
             self._texts = group["entry"]
+        files = group.attrs.get(_FILES)
+        local = files and isinstance(group.store, LocalStore)
+        self._files: str | None = f"{group.store.root}/{files}" if local else None
 
     def states(self) -> _States:
         """State of every shard, (shards along y, shards along x)."""
@@ -138,7 +160,7 @@ class Ledger:
 
     def _heads(self) -> tuple[_States, _Digests, _Digests]:
         """States, digests of inputs, digests of inputs and gaps."""
-        texts = self._texts[:]
+        texts = self._whole()
         states = np.full(texts.shape, MISSING, dtype=np.int8)
         digests = np.zeros((*texts.shape, _HEX), dtype=np.uint8)
         identities = digests.copy()
@@ -152,11 +174,26 @@ class Ledger:
 
     def entries(self) -> dict[tuple[int, int], Entry]:
         """The entry of every shard by row and column, MISSING ones too, read at once."""
-        return {(row, column): _entry(text) for (row, column), text in np.ndenumerate(self._texts[:])}
+        return {(row, column): _entry(text) for (row, column), text in np.ndenumerate(self._whole())}
 
     def read(self, row: int, column: int) -> Entry:
         """The entry of one shard; a MISSING one where nothing was recorded."""
-        return _entry(str(self._texts[row, column]))
+        return _entry(self._standing(row, column, str(self._texts[row, column])))
+
+    def _whole(self) -> np.ndarray[Any, np.dtype[np.object_]]:
+        """The text of every shard; the entries are read before the files are looked for, which a writer puts first."""
+        texts = self._texts[:].astype(object)
+        for (row, column), text in np.ndenumerate(texts):
+            texts[row, column] = self._standing(row, column, text)
+        return texts
+
+    def _standing(self, row: int, column: int, text: str) -> str:
+        """A shard's text; nothing where its file is gone."""
+        if self._files is None or not text.startswith(_STANDING):
+            return text
+        if os.path.exists(f"{self._files}/{row}/{column}"):  # noqa: PTH110  # a Path costs twice as much
+            return text
+        return "" if _entry(text).valid_fraction > 0 else text
 
     def forget(self, row: int, column: int) -> None:
         """Mark a shard as missing: before its pixels are touched, so that a half-written shard never counts as done."""

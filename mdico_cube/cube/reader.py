@@ -22,7 +22,7 @@ from mdico_cube.cube.ledger import STANDS, Ledger
 from mdico_cube.cube.remote import reaching
 from mdico_cube.cube.shards import BlockReader
 from mdico_cube.cube.target import Location, is_consolidated, locate, open_group, open_store
-from mdico_cube.errors import MdicoError
+from mdico_cube.errors import MdicoError, some
 from mdico_cube.recipe import Backend
 from mdico_cube.schema import LABELS, LAPSE_RATE, NO_DATE, OROGRAPHY, UNLABELLED, VERSION, check_cube
 from mdico_cube.spec import Array, Bools, Floats, LabelClass, Modality
@@ -200,7 +200,7 @@ class CubeReader:
         for name in dict.fromkeys(part for one in modalities for part in self.rests_on(one)):
             left = int((~np.isin(Ledger(self.path, name).states(), STANDS)).sum())
             if left:
-                raise MdicoError(f"{self.path}: {left} shards of {name} are not built. Run `mdico build --resume`.")
+                raise MdicoError(f"{self.path}: lacks {some(left, 'shard')} of {name}. Run `mdico build --resume`.")
 
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array[Any]]:

@@ -16,6 +16,7 @@ from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.target import Location
 from mdico_cube.cube.update import cover
+from mdico_cube.errors import some
 from mdico_cube.recipe import Recipe, parse_recipe
 
 
@@ -74,7 +75,7 @@ def _due(key: Key, entry: Entry, origin: Origin, items: Sequence[str]) -> Due:
     if entry.state == FAILED:
         return Due(*place, "failed", entry.error)
     if entry.state == GAPS and entry.digest == origin.digest:
-        return Due(*place, "gaps", f"{len(entry.failed_reads)} reads failed for good")
+        return Due(*place, "gaps", f"{some(len(entry.failed_reads), 'read')} failed for good")
     return Due(*place, "stale", why_stale(entry, origin, items))
 
 

@@ -87,7 +87,8 @@ def lay_out(
             compute=False,
             encoding=encoding,
         )
-        create_ledger(draft, layer.modality.name, (1, 1) if coarse else ledger_shape)
+        pixels = f"{layer.modality.name}/{layer.modality.variable}" if coarse or sharded else ""
+        create_ledger(draft, layer.modality.name, (1, 1) if coarse else ledger_shape, pixels)
 
 
 def grid_coords(geobox: GeoBox) -> dict[Any, Any]:

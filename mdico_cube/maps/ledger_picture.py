@@ -17,6 +17,7 @@ from mdico_cube.cube.change import writing
 from mdico_cube.cube.inspect import LayerStatus, inspect_cube
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import Location, name_of
+from mdico_cube.errors import some
 from mdico_cube.maps.charts import step_names
 from mdico_cube.maps.style import FAINT, SMALL, TEXT, new_figure, plain, png, titled
 
@@ -112,7 +113,7 @@ def _draw_shard(axes: Axes, box: tuple[float, float, float, float], color: objec
 def _in_words(status: LayerStatus) -> str:
     counts = {"built": status.done, "with gaps": status.gaps, "failed": status.failed, "missing": status.missing}
     said = [f"{count} {word}" for word, count in counts.items() if count]
-    return f"shards: {', '.join(said)}; {status.items} items"
+    return f"shards: {', '.join(said)}; {some(status.items, 'item')}"
 
 
 def _draw_steps(axes: Axes, steps: Sequence[str], status: LayerStatus) -> None:

@@ -15,7 +15,7 @@ import zarr
 
 from mdico_cube import __version__
 from mdico_cube.cube.ledger import DONE, FAILED, STATE_NAMES, Entry, Ledger, create_ledger
-from mdico_cube.errors import MdicoError
+from mdico_cube.errors import MdicoError, some
 from mdico_cube.maps.origin import shard_grid
 from mdico_cube.maps.outputs import MAIN, Bytes
 from mdico_cube.maps.plan import Known, MapPlan
@@ -69,8 +69,8 @@ def read_map(path: Path) -> zarr.Group:
         raise MdicoError(f"map {path}: cannot be read as a map ({error}). Write it again with --overwrite.") from error
     failed, left = int((states == FAILED).sum()), int((states != DONE).sum())
     if left:
-        why = f"{failed} of them could not be made" if failed else "writing was stopped"
-        raise MdicoError(f"map {path}: {left} shards are missing because {why}. Finish it with --resume.")
+        why = f"{failed} of them could not be made" if failed else "writing was stopped or its file was removed"
+        raise MdicoError(f"map {path}: lacks {some(left, 'shard')}: {why}. Finish it with --resume.")
     return group
 
 
@@ -259,7 +259,7 @@ def _create(plan: MapPlan, folder: Path) -> None:
             dimension_names=each.dims,
             attributes=each.attrs,
         )
-    create_ledger(folder, LAYER, shard_grid(reader))
+    create_ledger(folder, LAYER, shard_grid(reader), MAIN[plan.task])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from mdico_cube.cube.inspect import LayerStatus, inspect_cube
 from mdico_cube.cube.items import reasons
 from mdico_cube.cube.reader import CubeReader
 from mdico_cube.cube.target import Location
+from mdico_cube.errors import some
 
 _SHOWN = 5
 
@@ -42,10 +43,10 @@ def _row(status: LayerStatus, title: str) -> SourceRow:
     return SourceRow(
         sensor=title or status.modality,
         items=status.items,
-        offsets=tuple(f"{offset}: {count} items" for offset, count in status.offsets.items()),
+        offsets=tuple(f"{offset}: {some(count, 'item')}" for offset, count in status.offsets.items()),
         verdict=_verdict(status),
         doubts=(*doubts[:_SHOWN], *more),
-        left_out=tuple(f"{reason}: {count} items" for reason, count in reasons(status.left_out).items()),
+        left_out=tuple(f"{reason}: {some(count, 'item')}" for reason, count in reasons(status.left_out).items()),
         failed=len(status.unread()),
     )
 
@@ -55,7 +56,7 @@ def _verdict(status: LayerStatus) -> str:
     if not status.floors:
         return "not watched: its counts never change their meaning, or too little was clear"
     low, high = min(status.floors.values()), max(status.floors.values())
-    measured = f"dark floors of {len(status.floors)} items from {low:.3f} to {high:.3f}"
+    measured = f"dark floors of {some(len(status.floors), 'item')} from {low:.3f} to {high:.3f}"
     if not status.doubts:
         return f"looks right ({measured})"
     return f"{len(status.doubts)} look wrong ({measured})"

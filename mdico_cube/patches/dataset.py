@@ -25,8 +25,10 @@ from mdico_cube.spec import Array, Storage
 
 BUFFER = 64
 """Megabytes of physical values held at one time for shuffling."""
+DECODED = 128 << 20
+"""Bytes of chunks that are decoded for one pool, about: what the first batch has to wait for."""
 _TASK = 8 << 20
-"""Bytes of physical values that are worth a task of their own."""
+"""Bytes of physical values, or of chunks to decode, that are worth a task of their own."""
 _MOST = 65536  # windows of a pool, however small they are
 _SLAB = 1 << 17  # values of small windows unpacked at one time: they stay in the processor's cache
 _SHARES = 2  # tasks of a pool for each thread, so that none waits long for the others
@@ -73,7 +75,9 @@ class WindowDataset(Dataset[Batch]):
                 return batch
             return self.augment(batch, np.random.default_rng([*pool.seed, 1]))
 
-        parts = _shares(source.group[index], min(most, len(index) * _window_bytes(source) // _TASK))
+        group, decoded = source.group[index], source.group_bytes
+        decoded *= len(np.unique(group)) if decoded else 0
+        parts = _shares(group, min(most, max(decoded, len(index) * _window_bytes(source)) // _TASK))
         return PoolReading([partial(read, part) for part in parts], finish)
 
 
@@ -127,10 +131,12 @@ class EpochOrder:
     buffer: int
     """Windows of a pool, about."""
     seed: int | None
+    chunks: int | None
+    """Chunks that a pool's windows lie in, about and at most; None = any number."""
 
     def pools(self, epoch: int) -> list[Pool]:
         """The pools of an epoch."""
-        return epoch_pools(self.group, self.batch, self.buffer, self.seed, epoch)
+        return epoch_pools(self.group, self.batch, self.buffer, self.seed, epoch, self.chunks)
 
 
 class WindowLoader:
@@ -150,7 +156,10 @@ class WindowLoader:
         augment: Augment | None = None,
     ) -> None:
         self.dataset = WindowDataset(source, augment)
-        self.order = EpochOrder(source.group, batch, min(_MOST, (buffer << 20) // _window_bytes(source)), seed)
+        held, chunks = min(_MOST, (buffer << 20) // _window_bytes(source)), None
+        if source.group_bytes:
+            chunks = max(1, DECODED // source.group_bytes)
+        self.order = EpochOrder(source.group, batch, held, seed, chunks)
         self._epoch, self._named = 0, False
         self._ahead = ReadAhead(partial(self.dataset.reading, most=_SHARES * workers), self.order.pools, workers)
 

@@ -26,7 +26,9 @@ class Pool:
     """What augmentation draws from; None where nothing is drawn, as in validation."""
 
 
-def epoch_pools(group: Ints, batch: int, buffer: int, seed: int | None, epoch: int = 0) -> list[Pool]:
+def epoch_pools(
+    group: Ints, batch: int, buffer: int, seed: int | None, epoch: int = 0, chunks: int | None = None
+) -> list[Pool]:
     """The pools of one epoch.
 
     In training all batches have the same size but for one window, so that none is too small for batch normalisation
@@ -40,6 +42,8 @@ def epoch_pools(group: Ints, batch: int, buffer: int, seed: int | None, epoch: i
         buffer: windows held at one time for shuffling; a pool has as many whole batches as fit in, at least one.
         seed: of the shuffle; None = no shuffle.
         epoch: counted from 0.
+        chunks: a pool has windows of about so many chunks at most, but for those of one batch: where windows lie far
+            apart, what is decoded for a pool is much more than what is held.
     """
     count = len(group)
     if count == 0:
@@ -48,7 +52,10 @@ def epoch_pools(group: Ints, batch: int, buffer: int, seed: int | None, epoch: i
     borders = np.arange(batches + 1) * count // batches if seed is not None else np.arange(batches + 1) * batch
     borders = np.minimum(borders, count)
     order = np.arange(count) if seed is None else _by_chunks(group, np.random.default_rng([seed, epoch]))
-    step = max(1, buffer // batch)
+    step = buffer // batch
+    if chunks is not None:
+        step = min(step, chunks * batches // len(np.unique(group)))
+    step = max(1, step)
     pools = []
     for number, first in enumerate(range(0, batches, step)):
         cuts = borders[first : min(first + step, batches) + 1]

@@ -55,6 +55,10 @@ class WindowSource(Protocol):
         """(N,) number of the chunk each window is read with."""
 
     @property
+    def group_bytes(self) -> int:
+        """Bytes that are decoded to read the windows of one such number; 0 where nothing is."""
+
+    @property
     def target(self) -> Array | None:
         """(N, h, w) stored class index, 255 = unlabelled, or float32 values, NaN = unlabelled."""
 
@@ -81,11 +85,11 @@ class StoredWindows:
         self._arrays = {name: store.array(name) for name in modalities}
         self.shapes = {name: tuple(array.shape[1:]) for name, array in self._arrays.items()}
         self.target: Array | None = store.target(self._rows)
-        size = sum(prod(self.shapes[n]) * array.dtype.itemsize for n, array in self._arrays.items()) * len(self._rows)
+        self._row_bytes = sum(prod(self.shapes[n]) * array.dtype.itemsize for n, array in self._arrays.items())
         self._per_chunk = min((array.chunks[0] for array in self._arrays.values()), default=1)
         self._readers: dict[str, ShardReader | None] = {n: shard_reader(array) for n, array in self._arrays.items()}
         self._held: dict[str, Array] | None = None
-        if size <= HELD if hold is None else hold:
+        if self._row_bytes * len(self._rows) <= HELD if hold is None else hold:
             self._held = self._read_all()
 
     def __len__(self) -> int:
@@ -95,6 +99,11 @@ class StoredWindows:
     def group(self) -> Ints:
         """See WindowSource; windows in memory are shuffled freely."""
         return np.arange(len(self)) if self._held is not None else self._rows // self._per_chunk
+
+    @property
+    def group_bytes(self) -> int:
+        """See WindowSource."""
+        return 0 if self._held is not None else self._row_bytes * self._per_chunk
 
     def parts(self, index: Ints) -> Iterator[Part]:
         """See WindowSource."""
@@ -161,6 +170,13 @@ class CubeWindows:
     def group(self) -> Ints:
         """See WindowSource."""
         return chunk_numbers(self.windows, self.reader.chunk)
+
+    @cached_property
+    def group_bytes(self) -> int:
+        """See WindowSource; what a coarse modality is interpolated from is not counted."""
+        plain = [m for m in self.modalities.values() if not m.coarse]
+        pixel = sum(len(self.reader.steps(m.name)) * len(m.bands) * np.dtype(m.storage.dtype).itemsize for m in plain)
+        return pixel * _group_side(self.windows, self.reader.chunk) ** 2
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -276,8 +292,12 @@ def gather(source: WindowSource, index: Ints) -> dict[str, Array]:
 
 def chunk_numbers(windows: Windows, chunk: int) -> Ints:
     """(N,) one number for all windows that begin in the same chunk, or, if they are large, in the same few chunks."""
-    side = max(chunk, 2 * windows.side if windows.side > 1 else 1)
+    side = _group_side(windows, chunk)
     return (windows.y // side) * (1 << 32) + windows.x // side
+
+
+def _group_side(windows: Windows, chunk: int) -> int:
+    return max(chunk, 2 * windows.side if windows.side > 1 else 1)
 
 
 def group_windows(windows: Windows, chunk: int) -> list[Group]:

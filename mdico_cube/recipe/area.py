@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from mdico_cube.recipe.section import Section, day_text
 from mdico_cube.spec import Period
@@ -47,6 +47,10 @@ class Area(Section):
 
 class PeriodSection(Section):
     """When: first and last day belong to the period, and to every window and season."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"required": [], "anyOf": [{"required": ["start", "end"]}, {"required": ["windows"]}]}
+    )
 
     start: str
     """First day, ISO date; left out where windows say it."""

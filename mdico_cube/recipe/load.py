@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.recipe.section import Section
+from mdico_cube.recipe.section import FORMS, Section
 from mdico_cube.recipe.sources import FallbackSection
 from mdico_cube.recipe.whole import Recipe
 
@@ -90,6 +90,8 @@ def _sentence(fault: Any) -> str:
         if isinstance(fault["input"], dict | BaseModel) or fault["type"] == "value_error"
         else f", came {fault['input']!r}"
     )
+    if fault["type"] == "string_pattern_mismatch":
+        message = FORMS.get(fault["ctx"]["pattern"], message)
     return f"{where}: {message[0].lower() + message[1:]}{came}"
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mdico_cube.recipe.section import Section, Share
+from mdico_cube.recipe.section import DEVICE, Section, Share
 from mdico_cube.recipe.training import Engine, Precision
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")]
+Device = Annotated[str, Field(pattern=DEVICE)]
 MapOutput = Literal["probabilities", "entropy", "observations", "applicability"]
 
 TOGETHER = ("auto", "fused")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mdico_cube.recipe.section import Day, Section, Share, no_twice
+from mdico_cube.recipe.section import COLOR, Day, Section, Share, no_twice
 from mdico_cube.spec import LabelClass
 
 Backend = Literal["auto", "zarr", "tensorstore"]
@@ -21,7 +21,7 @@ class ClassSection(Section):
     """What it is called in legends and tables."""
     source: int | str | None = None
     """Value in the label file; null means the name itself."""
-    color: Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")] = "#888888"
+    color: Annotated[str, Field(pattern=COLOR)] = "#888888"
     """On maps and in charts: # and three pairs of hexadecimal digits."""
 
     @property

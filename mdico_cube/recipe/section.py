@@ -11,6 +11,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from mdico_cube.errors import MdicoError
 from mdico_cube.spec import Period
 
+FORMS = {
+    (COLOR := "^#[0-9a-fA-F]{6}$"): "must be a colour of six hexadecimal digits, such as #2e7d32",
+    (NAME := "^[A-Za-z0-9][A-Za-z0-9._-]*$"): "must be of letters, digits, points, dashes and underscores",
+    (DEVICE := "^(auto|cpu|cuda(:[0-9]+)?)$"): "must be auto, cpu, cuda or the number of a card, such as cuda:1",
+}
+"""Pattern of a text -> what a person is told who wrote another."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Day = Annotated[str, BeforeValidator(lambda value: day_text(value))]
 

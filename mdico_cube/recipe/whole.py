@@ -12,7 +12,7 @@ from mdico_cube.markup import Card, Table
 from mdico_cube.recipe.area import Area, PeriodSection
 from mdico_cube.recipe.maps import MapSection
 from mdico_cube.recipe.samples import LabelSection, LoaderSection, SampleSection
-from mdico_cube.recipe.section import Section
+from mdico_cube.recipe.section import NAME, Section
 from mdico_cube.recipe.sources import FallbackSection, ModalitySection, ReadSection
 from mdico_cube.recipe.store import ClusterSection, StoreSection
 from mdico_cube.recipe.training import ColearnSection, TuneSection
@@ -21,7 +21,7 @@ from mdico_cube.recipe.training import ColearnSection, TuneSection
 class Recipe(Section):
     """The whole run."""
 
-    name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=NAME)]
     """Short name, used in titles."""
     output: Path
     """Folder for cube, samples, models, maps and report; relative to the recipe."""

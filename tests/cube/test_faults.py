@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from mdico_cube.cube import build as build_module
 from mdico_cube.cube import claims as claims_module
 from mdico_cube.cube import dask_crew
 from mdico_cube.cube.build import build_cube
+from mdico_cube.cube.inspect import inspect_cube
 from mdico_cube.cube.ledger import DONE, FAILED, Ledger
 from mdico_cube.cube.plan import LayerPlan
 from mdico_cube.cube.reader import CubeReader
@@ -85,6 +87,10 @@ def quick_block(layer: LayerPlan, block: GeoBox, threads: int = 1, notes: Any = 
         seed = zlib.crc32(f"{scene.item.id} {_place(block)}".encode())
         out[scene.step] = np.random.default_rng(seed).integers(1, 9999, shape[1:])
     return out
+
+
+def _nothing(layer: LayerPlan, pixels: Any) -> Any:
+    return np.full_like(pixels, layer.modality.storage.missing)
 
 
 def finished(path: Path) -> set[Place]:
@@ -247,7 +253,7 @@ def test_readers_refuse_a_cube_that_is_being_built(facts: dict[str, Any], path: 
     run = build_module.run_job
 
     def looking(*args: Any) -> Any:
-        with pytest.raises(MdicoError, match="are not built"):
+        with pytest.raises(MdicoError, match="lacks 6 shards of sentinel1"):
             CubeReader(path).check_complete(["sentinel1", "sentinel2"])
         seen.append(1)
         return run(*args)
@@ -332,6 +338,35 @@ def test_a_source_that_fails_for_ever_at_one_shard(
     entry = Ledger(path, "sentinel2").read(row, column)
     assert (entry.state, entry.error) == (FAILED, "item S2: asset B04 cannot be read for ever.")
     check_resume(facts, path, whole, monkeypatch)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_files_that_somebody_removed_are_built_again_and_no_others(
+    facts: dict[str, Any], path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    build_cube(parse_recipe(facts))
+    gone = set(random.Random(seed).sample(sorted(finished(path)), 1 + seed))
+    for name, row, column in gone:
+        variable = CubeReader(path).modalities[name].variable
+        (path / name / variable / "c" / "0" / "0" / str(row) / str(column)).unlink()
+    name = min(gone)[0]
+    with pytest.raises(MdicoError, match=rf"{sum(each[0] == name for each in gone)} shards? of {name} .*--resume"):
+        CubeReader(path).check_complete([name])
+    assert {one.modality: one.missing for one in inspect_cube(path) if one.missing} == Counter(n for n, _, _ in gone)
+    assert JOBS - len(finished(path)) == len(gone)
+    check_resume(facts, path, whole, monkeypatch)
+
+
+def test_a_shard_in_which_nothing_was_observed_needs_no_file(
+    facts: dict[str, Any], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_module, "compute_block", lambda layer, *rest: _nothing(layer, quick_block(layer, *rest)))
+    build_cube(parse_recipe(facts))
+    assert not list(path.glob("sentinel*/*/c/**/0")), "nothing but missing pixels: no file"
+    assert len(finished(path)) == JOBS
+    read = count_reads(monkeypatch)
+    build_cube(parse_recipe(facts), resume=True)
+    assert not read
 
 
 @pytest.mark.slow

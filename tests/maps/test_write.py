@@ -210,9 +210,25 @@ def test_a_shard_the_cube_lacks_is_recorded_as_failed_and_made_once_it_is_there(
     assert (status["done"], status["failed"], status["missing"]) == (11, 1, 0)
     assert "the cube lacks" in status["errors"]["1,1"]
     assert (open_map(target)["class"].values[16:32, 16:32] == 255).all()
-    with pytest.raises(MdicoError, match="1 shards are missing because 1 of them could not be made"):
+    with pytest.raises(MdicoError, match="lacks 1 shard: 1 of them could not be made"):
         read_map(target)
     cube_ledger.record(1, 1, entry)
+    write_map(run.cube, run.bundle(), target, resume=True)
+    assert files(target) == files(whole)
+
+
+def test_a_removed_file_of_the_cube_counts_as_lacking_and_one_of_the_map_is_written_again(run, target):
+    whole = write_map(run.cube, run.bundle(), run.out / "maps" / "whole.zarr")
+    shard = run.cube / "sentinel2" / "reflectance" / "c" / "0" / "0" / "1" / "1"
+    content = shard.read_bytes()
+    shard.unlink()
+    with pytest.raises(MdicoError, match=r"1 of 12 shards could not be made \(the cube lacks .*--resume"):
+        write_map(run.cube, run.bundle(), target)
+    shard.write_bytes(content)
+    write_map(run.cube, run.bundle(), target, resume=True)
+    (target / "class" / "c" / "2" / "3").unlink()
+    with pytest.raises(MdicoError, match="lacks 1 shard: writing was stopped or its file was removed"):
+        read_map(target)
     write_map(run.cube, run.bundle(), target, resume=True)
     assert files(target) == files(whole)
 

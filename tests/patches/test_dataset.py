@@ -197,6 +197,9 @@ def test_threads_share_a_pool(cube: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert_same(reading.finish(), expected)
     monkeypatch.setattr(dataset_module, "_TASK", 1 << 40)
     assert len(one.reading(whole, 4).tasks) == 1, "not worth it"
+    monkeypatch.setattr(dataset_module, "_window_bytes", lambda _: 1)
+    monkeypatch.setattr(dataset_module, "_TASK", source.group_bytes)
+    assert len(one.reading(whole, 4).tasks) == 4, "little is taken, but of much that is decoded"
 
 
 @given(count=st.integers(1, 60), groups=st.integers(1, 9), parts=st.integers(1, 12), seed=st.integers(0, 9))
@@ -256,6 +259,7 @@ def test_a_fault_of_a_reader_reaches_the_trainer(cube: Path) -> None:
     object.__setattr__(beyond, "modalities", MODALITIES)
     object.__setattr__(beyond, "shapes", source.shapes)
     object.__setattr__(beyond, "group", source.group)
+    object.__setattr__(beyond, "group_bytes", source.group_bytes)
     with pytest.raises(MdicoError, match=r"^/nowhere: is no cube"):
         list(make_loader(beyond, 4))
 

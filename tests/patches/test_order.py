@@ -12,11 +12,18 @@ from mdico_cube.patches.order import epoch_pools
 groups = st.lists(st.integers(0, 9), max_size=120).map(lambda found: np.array(found, dtype=np.int64))
 
 
-@given(groups, st.integers(2, 40), st.integers(1, 90), st.none() | st.integers(0, 5), st.integers(0, 3))
+@given(
+    groups,
+    st.integers(2, 40),
+    st.integers(1, 90),
+    st.none() | st.integers(0, 5),
+    st.integers(0, 3),
+    st.none() | st.integers(1, 12),
+)
 def test_every_window_comes_exactly_once(
-    group: np.ndarray, batch: int, buffer: int, seed: int | None, epoch: int
+    group: np.ndarray, batch: int, buffer: int, seed: int | None, epoch: int, chunks: int | None
 ) -> None:
-    pools = epoch_pools(group, batch, buffer, seed, epoch)
+    pools = epoch_pools(group, batch, buffer, seed, epoch, chunks)
     index = np.concatenate([pool.index for pool in pools]) if pools else np.zeros(0, int)
     assert sorted(index.tolist()) == list(range(len(group)))
     sizes = [stop - start for pool in pools for start, stop in zip(pool.cuts[:-1], pool.cuts[1:], strict=True)]
@@ -48,6 +55,17 @@ def test_the_order_depends_on_seed_and_epoch_alone(change: dict[str, int]) -> No
 
     assert order() == order()
     assert order(**change) != order()
+
+
+@pytest.mark.parametrize("per_chunk", [1, 4, 32])
+@pytest.mark.parametrize("chunks", [3, 10, 64])
+def test_no_more_chunks_are_decoded_for_a_pool_than_was_said(per_chunk: int, chunks: int) -> None:
+    """But for those of one batch, and one that is shared with the pool before."""
+    group, batch = np.arange(6400) // per_chunk, 20
+    pools = epoch_pools(group, batch, 6400, seed=0, chunks=chunks)
+    most = max(len(np.unique(group[pool.index])) for pool in pools)
+    assert most <= max(chunks, -(-batch // per_chunk)) + 1
+    assert len(pools) < 6400 // batch or chunks < 2 * batch / per_chunk, "pools are as large as that allows"
 
 
 def test_windows_of_a_batch_come_from_many_chunks() -> None:
