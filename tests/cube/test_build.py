@@ -231,7 +231,7 @@ def test_a_stop_between_pixels_and_ledger_leaves_no_wrong_shard(
 
 def test_unbuilt_shards_are_not_sampled(copied: Path) -> None:
     Ledger(copied, "sentinel1", mode="r+").forget(1, 1)
-    with pytest.raises(MdicoError, match="1 shards of sentinel1 are not built"):
+    with pytest.raises(MdicoError, match="lacks 1 shard of sentinel1"):
         open_reader(copied).check_complete(["sentinel1"])
     open_reader(copied).check_complete(["sentinel2", "dem"])
 

@@ -44,7 +44,7 @@ def test_a_catalog_that_works(mine: Path, toy_catalog: Path) -> None:
     found = {check.name: check.detail for check in checks}
     assert found["sentinel2: rules"] == "6 x +0 (processing baseline 03.01); 3 x -0.1 (processing baseline 04.00)"
     assert found["sentinel2: CRS"] == "9 x EPSG:32631"
-    assert found["dem: collection"] == "cop-dem-glo-30, 1 items looked at"
+    assert found["dem: collection"] == "cop-dem-glo-30, 1 item looked at"
 
 
 def changed(folder: Path, change: dict[str, Any], assets: dict[str, Any]) -> None:

@@ -253,7 +253,7 @@ def test_readers_refuse_a_cube_that_is_being_built(facts: dict[str, Any], path: 
     run = build_module.run_job
 
     def looking(*args: Any) -> Any:
-        with pytest.raises(MdicoError, match="lacks 6 shards of sentinel1"):
+        with pytest.raises(MdicoError, match=r"lacks \d shards? of sentinel1"):
             CubeReader(path).check_complete(["sentinel1", "sentinel2"])
         seen.append(1)
         return run(*args)
@@ -350,7 +350,7 @@ def test_files_that_somebody_removed_are_built_again_and_no_others(
         variable = CubeReader(path).modalities[name].variable
         (path / name / variable / "c" / "0" / "0" / str(row) / str(column)).unlink()
     name = min(gone)[0]
-    with pytest.raises(MdicoError, match=rf"{sum(each[0] == name for each in gone)} shards? of {name} .*--resume"):
+    with pytest.raises(MdicoError, match=rf"{sum(each[0] == name for each in gone)} shards? of {name}\. .*--resume"):
         CubeReader(path).check_complete([name])
     assert {one.modality: one.missing for one in inspect_cube(path) if one.missing} == Counter(n for n, _, _ in gone)
     assert JOBS - len(finished(path)) == len(gone)
@@ -362,7 +362,8 @@ def test_a_shard_in_which_nothing_was_observed_needs_no_file(
 ) -> None:
     monkeypatch.setattr(build_module, "compute_block", lambda layer, *rest: _nothing(layer, quick_block(layer, *rest)))
     build_cube(parse_recipe(facts))
-    assert not list(path.glob("sentinel*/*/c/**/0")), "nothing but missing pixels: no file"
+    variables = [path / name / modality.variable for name, modality in CubeReader(path).modalities.items()]
+    assert not [file for folder in variables for file in folder.glob("c/*/*/*/*")], "only missing pixels: no file"
     assert len(finished(path)) == JOBS
     read = count_reads(monkeypatch)
     build_cube(parse_recipe(facts), resume=True)

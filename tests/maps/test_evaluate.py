@@ -70,7 +70,7 @@ def test_a_map_of_another_cube_is_refused(mapped):
 
 def test_an_unfinished_map_is_refused(mapped):
     Ledger(map_path(mapped.out, "mdico", "sentinel1", 0), LAYER, "r+").forget(1, 1)
-    with pytest.raises(MdicoError, match="1 shards are missing"):
+    with pytest.raises(MdicoError, match="lacks 1 shard:"):
         evaluate(mapped.out)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
 import pytest
+import zarr
 from matplotlib.colors import to_rgb
 from odc.geo.geobox import GeoBox
 
@@ -25,6 +27,8 @@ def cube(tmp_path: Path, grid: GeoBox) -> Path:
     path = tmp_path / "cube.zarr"
     layers = [Layer(SENSORS["sentinel1"].modality, STEPS), Layer(SENSORS["dem"].modality, ("",))]
     create_cube(path, grid, layers, 16, 32, {"mdico_recipe": "{}"}, (2, 3))
+    array: Any = zarr.open_group(path, mode="r+")["sentinel1/backscatter"]
+    array[..., :32, :64] = 1
     ledger = Ledger(path, "sentinel1", "r+")
     ledger.record(0, 0, Entry(DONE, valid_fraction=0.9, step_fractions={STEPS[0]: 0.8, STEPS[1]: 1.0}))
     ledger.record(0, 1, Entry(GAPS, valid_fraction=0.2, step_fractions={STEPS[0]: 0.4, STEPS[1]: 0.0}))

@@ -109,10 +109,10 @@ def test_the_report_shows_offsets_doubts_and_what_was_left_out(scored, recipe, m
     left_out = {"old": "replaced by a: processing baseline 05.00 after 02.14"}
     monkeypatch.setattr("mdico_cube.cube.inspect.uses", lambda cube: {"sentinel2": left_out})
     text = write_report(scored.out, recipe).read_text()
-    assert "-0.1 (declared by the item): 2 items; +0 (declared by the item): 1 items" in text
+    assert "-0.1 (declared by the item): 2 items; +0 (declared by the item): 1 item" in text
     assert "1 look wrong (dark floors of 3 items from -0.060 to 0.020)" in text
     assert "&lt;c&gt;: darker than any ground: was the offset subtracted twice?" in text
-    assert "processing baseline 05.00 after 02.14: 1 items" in text
+    assert "processing baseline 05.00 after 02.14: 1 item" in text
     assert "not watched" in text, "radar has no offset"
 
 

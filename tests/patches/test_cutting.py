@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import zarr
 from pyproj import Transformer
 from test_samples import NAMES, extracted
 
+from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches import cutting
@@ -178,6 +180,9 @@ def test_a_missing_modality_is_a_mask_and_its_window_is_used_where_the_recipe_sa
     shutil.copytree(cube, torn)
     array = zarr.open_group(torn, mode="r+")["sentinel2/reflectance"]
     assert isinstance(array, zarr.Array)
+    ledger = Ledger(torn, "sentinel2", "r+")
+    for place, entry in ledger.entries().items():
+        ledger.record(*place, replace(entry, valid_fraction=0.0))
     array[..., 48:] = 65535
     strict = extracted(torn, tmp_path / "a", patch=4)
     assert not strict.missing("sentinel2").any()

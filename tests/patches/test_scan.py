@@ -132,5 +132,5 @@ def test_what_cannot_be_indexed(cube: Path, tmp_path: Path) -> None:
         indexed(small_cube(tmp_path / "bare.zarr", bare), tmp_path, patch=5)
     broken = small_cube(tmp_path / "broken.zarr", patchwork(SHAPE))
     Ledger(broken, "sentinel1", "r+").record(0, 0, Entry(FAILED))
-    with pytest.raises(MdicoError, match="1 shards of sentinel1 are not built"):
+    with pytest.raises(MdicoError, match="lacks 1 shard of sentinel1"):
         indexed(broken, tmp_path)
