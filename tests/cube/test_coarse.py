@@ -178,7 +178,7 @@ def test_weather_at_the_ground_waits_for_the_ground(cube: Path) -> None:
     ledger = Ledger(cube, "weather", mode="r+")
     assert ledger.states().shape == (1, 1)
     ledger.record(0, 0, Entry(DONE, "a"))
-    with pytest.raises(MdicoError, match="lacks . shards? of dem"):
+    with pytest.raises(MdicoError, match="lacks 6 shards of dem"):
         CubeReader(cube).check_complete(["weather"])
     before = CubeReader(cube).identity(["weather"])
     terrain = Ledger(cube, "dem", mode="r+")
