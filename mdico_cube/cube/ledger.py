@@ -182,7 +182,7 @@ class Ledger:
 
     def _whole(self) -> np.ndarray[Any, np.dtype[np.object_]]:
         """The text of every shard; the entries are read before the files are looked for, which a writer puts first."""
-        texts = self._texts[:].astype(object)
+        texts: np.ndarray[Any, np.dtype[np.object_]] = self._texts[:].astype(object)
         for (row, column), text in np.ndenumerate(texts):
             texts[row, column] = self._standing(row, column, text)
         return texts
