@@ -205,7 +205,7 @@ def _by_group(reader: CubeReader, tally: Tally, section: SampleSection, seats: S
 
 def _by_year(reader: CubeReader, tally: Tally, section: SampleSection, seats: Seats | None) -> _Units:
     if seats is not None and seats.year is not None:
-        year = _one_year(seats.year, seats.group)
+        year = _one_year(seats.year, seats.parcel if seats.group is None else seats.group)
         listed = np.unique(year[(year > 0) & (seats.label >= 0)])
         return _Units("years", listed.size, _nowhere(tally), mark=_position(year, listed))
     dates = reader.parcel_dates
@@ -231,17 +231,15 @@ def _position(year: Ints, listed: Ints) -> Ints:
     return np.where(known, at, -1)
 
 
-def _one_year(year: Ints, group: Ints | None) -> Ints:
-    """The years (N,), 0 for rows of a group that has several."""
-    if group is None:
-        return year
+def _one_year(year: Ints, group: Ints) -> Ints:
+    """The years (N,), 0 for rows of a group, or of a parcel of the cube, that has several."""
     first = np.full(int(group.max(initial=0)) + 1, np.iinfo(np.int64).max)
     last = np.zeros_like(first)
     np.minimum.at(first, group, year)
     np.maximum.at(last, group, year)
     mixed = (group > 0) & (first[group] != last[group])
     if mixed.any():
-        say(f"split: {np.unique(group[mixed]).size} groups have labels of several years and stay unused")
+        say(f"split: {np.unique(group[mixed]).size} groups or parcels have labels of several years and stay unused")
     return np.where(mixed, 0, year)
 
 

@@ -164,6 +164,19 @@ def test_years_leave_groups_of_several_years_unused(cube: Path, tmp_path: Path) 
     assert set(result.windows.fold) == {1, 2, 3}
 
 
+def test_years_leave_parcels_of_several_years_unused_where_the_file_names_no_group(tmp_path: Path) -> None:
+    """Two points in one parcel of the cube are of one group, whatever their years."""
+    parcel = (np.arange(SHAPE[0])[:, None] // 6 * 9 + np.arange(SHAPE[1]) // 8 + 1).astype(np.int32)
+    cube = small_cube(tmp_path / "cube.zarr", patchwork(SHAPE), parcel, missing=0.0)
+    path = scattered(tmp_path)
+    result = drawn(cube, tmp_path, section(path, options={"split": "year", "guard": 0}, label="crop", date="year"))
+    index = open_index(index_path(tmp_path)).table().to_pandas()
+    several = index.groupby("group").date.agg(lambda days: len({day.year for day in days})) > 1
+    assert several.any()
+    assert (index[index.group.map(several)].fold == 0).all()
+    assert set(result.windows.fold) == {TRAIN, VALIDATION, TEST}
+
+
 def test_a_changed_file_is_noticed(cube: Path, tmp_path: Path) -> None:
     first = drawn(cube, tmp_path, section(scattered(tmp_path), label="crop"))
     (tmp_path / "places.gpkg").unlink()
