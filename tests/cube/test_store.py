@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,6 +120,8 @@ def test_labels_come_back_with_their_legend(cube: Path) -> None:
 
 
 def test_ledger_entries_come_back(cube: Path) -> None:
+    pixels: Any = zarr.open_group(cube, mode="r+")["sentinel2/reflectance"]
+    pixels[:] = 1  # a shard in which something was observed has a file
     ledger = Ledger(cube, "sentinel2", mode="r+")
     assert ledger.read(1, 2) == Entry(MISSING)
     entry = Entry(DONE, "abc", ("a", "b"), {"a": "-0.1 (declared)"}, 0.25, 1.5, 10, "", "0.1.0")
