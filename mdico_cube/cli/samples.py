@@ -34,7 +34,7 @@ def index(recipe: RecipeFile, as_json: AsJson = False) -> None:
     if as_json:
         print_json(summary)
         return
-    table = Table("class", "train", "validation", "test", "unused", title=f"{some(summary['windows'], 'window')}")
+    table = Table("class", "train", "validation", "test", "unused", title=some(summary["windows"], "window"))
     for name, folds in summary["classes"].items():
         table.add_row(name, *(f"{folds[fold]:,}" for fold in ("train", "validation", "test", "unused")))
     out.print(table)

@@ -14,6 +14,7 @@ from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.shards import ShardReader, shard_reader
 from mdico_cube.cube.target import Location
 from mdico_cube.errors import MdicoError
+from mdico_cube.patches.coarsen import coarsened
 from mdico_cube.patches.samples import SampleStore
 from mdico_cube.patches.splits import Ints
 from mdico_cube.patches.windows import Windows
@@ -208,25 +209,6 @@ class CubeWindows:
 
     def _thin(self, name: str, stored: Array) -> Array:
         return coarsened(self.modalities[name], stored, self.coarsen.get(name, 1))
-
-
-def coarsened(modality: Modality, stored: Array, factor: int) -> Array:
-    """Stored values (N, T, C, h, w) at a coarser resolution: the mean of what was observed in each square.
-
-    Decibels are averaged as power. A square without any observation is missing.
-    """
-    if factor == 1:
-        return stored
-    values, observed = modality.storage.unpack(stored)
-    power = np.array([band.unit == "dB" for band in modality.bands])[:, None, None]
-    linear = np.where(power, 10 ** (values / 10), values)
-    n, t, c, h, w = stored.shape
-    squares = (n, t, c, h // factor, factor, w // factor, factor)
-    count = observed.reshape(squares).sum(axis=(4, 6))
-    total = np.where(observed, linear, 0).reshape(squares).sum(axis=(4, 6), dtype=np.float64)
-    mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    back = np.where(power, 10 * np.log10(np.where(power, mean, 1)), mean)
-    return modality.storage.pack(back)
 
 
 def window_source(

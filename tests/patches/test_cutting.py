@@ -20,10 +20,11 @@ from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches import cutting
+from mdico_cube.patches.coarsen import coarsened
 from mdico_cube.patches.dataset import make_loader
 from mdico_cube.patches.extract import extract_samples
 from mdico_cube.patches.samples import SampleStore, open_samples
-from mdico_cube.patches.sources import CubeWindows, coarsened, window_source
+from mdico_cube.patches.sources import CubeWindows, window_source
 from mdico_cube.recipe import SampleSection
 from mdico_cube.spec import Band, Modality, Storage
 
