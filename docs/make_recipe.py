@@ -59,13 +59,24 @@ def sections(path: str, node: Node, defs: dict[str, Node]) -> Iterator[str]:
             if needed
             else "see below"
             if found is not None and field.get("default", 0) is not None
-            else f"`{json.dumps(field['default'])}`"
+            else value_of(field["default"])
         )
         about = field.get("description") or (found or {}).get("description", "")
         yield f"| `{key}` | {kind} | {default} | {text(about)} |"
     yield ""
     for where, found in inner:
         yield from sections(where, found, defs)
+
+
+def value_of(default: Any) -> str:
+    """A default as the recipe writes it: a mapping one key a line, without what is false."""
+    if not isinstance(default, dict) or not default:
+        return f"`{json.dumps(default)}`"
+    kept = {
+        key: {name: part for name, part in value.items() if part is not False} if isinstance(value, dict) else value
+        for key, value in default.items()
+    }
+    return "<br>".join(f"`{key}: {json.dumps(value)}`" for key, value in kept.items())
 
 
 def section_of(field: Node, defs: dict[str, Node]) -> tuple[Node | None, str]:

@@ -66,7 +66,7 @@ class PixelTeller:
             "label": None if label < 0 else _class(self.reader.legend[label]),
             "series": _panels(table, {name: each.title or name for name, each in self.reader.modalities.items()}),
             "fixed": _fixed(table),
-            "maps": [self._of_map(each, *window) for each in self.maps] + [_of_plan(p, *window) for p in self.bundles],
+            "maps": [self._of_map(m, *window) for m in self.maps] + [_of_plan(p, *window) for p in self._others()],
         }
 
     def _place(self, row: int, column: int) -> tuple[float, float]:
@@ -93,6 +93,11 @@ class PixelTeller:
         if plan is None:
             return {**facts, "probabilities": None, "source": "the map keeps no probabilities and its bundle is away"}
         return {**facts, "probabilities": _of_plan(plan, y, x)["probabilities"], "source": "the map's bundle"}
+
+    def _others(self) -> list[MapPlan]:
+        """The bundles that no map of this page was made by: the probabilities of those are told with their map."""
+        told = {map_.group.attrs.get("bundle_digest") for map_ in self.maps}
+        return [plan for plan in self.bundles if bundle_digest(plan) not in told]
 
     def _plan(self, map_: MapFile) -> MapPlan | None:
         """The bundles that made a map, where they stand in the same run, unchanged."""

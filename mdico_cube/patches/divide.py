@@ -205,9 +205,10 @@ def _by_group(reader: CubeReader, tally: Tally, section: SampleSection, seats: S
 
 def _by_year(reader: CubeReader, tally: Tally, section: SampleSection, seats: Seats | None) -> _Units:
     if seats is not None and seats.year is not None:
-        year = _one_year(seats.year, seats.parcel if seats.group is None else seats.group)
+        year, mixed = _one_year(seats.year, seats.parcel if seats.group is None else seats.group)
         listed = np.unique(year[(year > 0) & (seats.label >= 0)])
-        return _Units("years", listed.size, _nowhere(tally), mark=_position(year, listed))
+        name = f"years ({mixed} groups or parcels have labels of several years and stay unused)" if mixed else "years"
+        return _Units(name, listed.size, _nowhere(tally), mark=_position(year, listed))
     dates = reader.parcel_dates
     if dates is None:
         raise MdicoError(
@@ -216,7 +217,9 @@ def _by_year(reader: CubeReader, tally: Tally, section: SampleSection, seats: Se
         )
     year = years(dates)
     listed = np.unique(year[year > 0])
-    return _Units("years", listed.size, _position(year, listed))
+    undated = int((year[1:] == 0).sum())
+    why = f" ({undated} parcels have no date, or labels of several years, and stay unused)" if undated else ""
+    return _Units(f"years{why}", listed.size, _position(year, listed))
 
 
 def _nowhere(tally: Tally) -> Ints:
@@ -231,16 +234,17 @@ def _position(year: Ints, listed: Ints) -> Ints:
     return np.where(known, at, -1)
 
 
-def _one_year(year: Ints, group: Ints) -> Ints:
-    """The years (N,), 0 for rows of a group, or of a parcel of the cube, that has several."""
+def _one_year(year: Ints, group: Ints) -> tuple[Ints, int]:
+    """The years (N,), 0 for rows of a group, or of a parcel of the cube, that has several; how many those are."""
     first = np.full(int(group.max(initial=0)) + 1, np.iinfo(np.int64).max)
     last = np.zeros_like(first)
     np.minimum.at(first, group, year)
     np.maximum.at(last, group, year)
     mixed = (group > 0) & (first[group] != last[group])
-    if mixed.any():
-        say(f"split: {np.unique(group[mixed]).size} groups or parcels have labels of several years and stay unused")
-    return np.where(mixed, 0, year)
+    several = np.unique(group[mixed]).size
+    if several:
+        say(f"split: {several} groups or parcels have labels of several years and stay unused")
+    return np.where(mixed, 0, year), several
 
 
 def home_blocks(tally: Tally) -> Ints:

@@ -174,8 +174,30 @@ def test_a_phone_sees_everything_without_scrolling_sideways(page: playwright.Pag
     stage, panel = (page.locator(name).bounding_box() for name in ("#stage", "#panel"))
     assert stage["height"] > 250
     assert panel["y"] >= stage["y"] + stage["height"] - 1
+    assert page.locator("#key").inner_text().split("\n") == ["wheat", "maize & beet", "forest"], "told once"
+    page.select_option("#left select.layer", "sentinel2")
+    page.select_option("#right select.layer", "sentinel1")
+    assert not page.locator("#key").is_visible()
     click(page, 20, 18)
     assert page.locator("#panel .uplot").first.bounding_box()["width"] <= 360
+
+
+@pytest.mark.parametrize(
+    ("every", "label"), [(86400, "12 Mar"), (5 * 86400, "14 Mar"), (31 * 86400, "May"), (6 * 3600, "06:00")]
+)
+def test_the_days_of_a_series_read_alike_everywhere(page: playwright.Page, every: int, label: str) -> None:
+    start = 1_615_248_000  # 2021-03-09
+    series = {"times": [start + k * every for k in range(6)], "bands": [{"name": "vv", "values": [1, 2, 3, 4, 5, 6]}]}
+    drawn = page.evaluate(
+        "(series) => { const told = []; const old = CanvasRenderingContext2D.prototype.fillText;"
+        "CanvasRenderingContext2D.prototype.fillText = function (text, ...at) { told.push(text); };"
+        "const made = chart(document.body.appendChild(document.createElement('div')), series);"
+        "return new Promise((done) => setTimeout(() => { CanvasRenderingContext2D.prototype.fillText = old; "
+        "made.destroy(); done(told); }, 200)); }",
+        series,
+    )
+    assert label in drawn
+    assert not [text for text in drawn if "/" in text or "am" in text], "no month/day, no am and pm"
 
 
 def test_what_is_downloaded_is_the_view(page: playwright.Page, maps: list[Path], tmp_path: Path) -> None:

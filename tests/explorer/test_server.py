@@ -226,6 +226,14 @@ def test_a_bundle_gives_probabilities_without_a_map(out: Path) -> None:
     assert teller is not None
 
 
+def test_the_bundle_of_a_map_is_told_once(out: Path, maps: list[Path]) -> None:
+    bundles = [out / "bundles" / "mdico" / "seed-0" / name for name in ("sentinel1", "sentinel2")]
+    with Loopback(Mount("/", mdico.explorer_app(out / "cube.zarr", maps[:1], bundles))) as server:
+        told = ask(f"{server.address}/api/pixel/20/31")["maps"]
+    assert [one["source"] for one in told] == ["the map's probabilities", "bundle"]
+    assert len({one["title"] for one in told}) == 2
+
+
 def test_a_map_of_several_sensors_says_which_it_took(out: Path) -> None:
     bundles = [out / "bundles" / "mdico" / "seed-0" / name for name in ("sentinel2", "sentinel1")]
     target = out / "maps" / "mdico-auto-seed0.zarr"

@@ -164,6 +164,14 @@ def test_years_leave_groups_of_several_years_unused(cube: Path, tmp_path: Path) 
     assert set(result.windows.fold) == {1, 2, 3}
 
 
+def test_too_few_years_say_in_one_sentence_why(cube: Path, tmp_path: Path) -> None:
+    path = scattered(tmp_path, year=[2018 + i % 5 for i in range(240)], site=[f"s{i % 6}" for i in range(240)])
+    chosen = section(path, options={"split": "year", "guard": 0}, label="crop", date="year", group="site")
+    why = "6 groups or parcels have labels of several years and stay unused"
+    with pytest.raises(MdicoError, match=rf"there are only 0 years \({why}\), too few for training"):
+        drawn(cube, tmp_path, chosen)
+
+
 def test_years_leave_parcels_of_several_years_unused_where_the_file_names_no_group(tmp_path: Path) -> None:
     """Two points in one parcel of the cube are of one group, whatever their years."""
     parcel = (np.arange(SHAPE[0])[:, None] // 6 * 9 + np.arange(SHAPE[1]) // 8 + 1).astype(np.int32)

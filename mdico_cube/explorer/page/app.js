@@ -3,6 +3,13 @@
 
 const HUES = ["#0072b2", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#888888", "#a05bb0"];
 const OWN = "own";
+/** Labels of a time axis by the distance of its ticks: years, months, days, hours; a second line where the larger unit changes. */
+const STAMPS = [
+  [365 * 86400, "{YYYY}", null, null, null, null, null, null, 1],
+  [28 * 86400, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+  [86400, "{D} {MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+  [0.001, "{HH}:{mm}", "\n{D} {MMM} {YYYY}", null, "\n{D} {MMM}", null, null, null, 1],
+];
 const state = { facts: null, days: [], day: 0, border: 0.5, pixel: null, sides: {}, charts: [], asked: 0, version: 0 };
 const byId = (id) => document.getElementById(id);
 
@@ -170,9 +177,9 @@ async function note(side, layer, step) {
   if (under) head.push(make("span", { text: under }));
   box.replaceChildren(...head);
   const mark = (side.mark = Symbol(side.name));
+  legendBelow();
   if (layer.kind === "classes") {
-    const entries = layer.legend.map((item) => make("span", {}, colored(make("i"), item.color), item.name));
-    box.append(make("div", { class: "classes" }, ...entries));
+    box.append(classesOf(layer));
   } else if (layer.kind === "confidence") {
     box.append(...ramp(layer.ramp, layer.limits, "%"));
   } else if (step >= 0) {
@@ -181,6 +188,18 @@ async function note(side, layer, step) {
     if (side.mark !== mark) return;
     if (legend.ramp.length) box.append(...ramp(legend.ramp, legend.limits[0], legend.unit));
   }
+}
+
+function classesOf(layer) {
+  const entries = layer.legend.map((item) => make("span", {}, colored(make("i"), item.color), item.name));
+  return make("div", { class: "classes" }, ...entries);
+}
+
+/** On a narrow screen the classes stand below the map, once where both sides have the same. */
+function legendBelow() {
+  const shown = Object.values(state.sides).map(layerOf).filter((layer) => layer.kind === "classes");
+  const told = new Map(shown.map((layer) => [JSON.stringify(layer.legend), layer]));
+  byId("key").replaceChildren(...[...told.values()].map(classesOf));
 }
 
 function ramp(colors, limits, unit) {
@@ -374,7 +393,7 @@ function chart(box, series) {
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     cursor: { drag: { x: false, y: false } },
     scales: { x: { time: true } },
-    axes: [{ ...axis, size: 40 }, { ...axis, size: 48, space: 26 }],
+    axes: [{ ...axis, size: 40, values: STAMPS }, { ...axis, size: 48, space: 26 }],
     series: [
       { value: (_, value) => (value === null ? "" : new Date(value * 1000).toISOString().slice(0, 10)), label: "date" },
       ...series.bands.map((band, k) => ({ label: band.name, stroke: [...HUES, ink][k % (HUES.length + 1)], width: 1.5, spanGaps: false,
