@@ -115,5 +115,6 @@ def counted(due: Sequence[Due]) -> dict[str, dict[str, int]]:
     """Modality -> why -> shards."""
     found: dict[str, Counter[str]] = {}
     for one in due:
-        found.setdefault(one.modality, Counter())[f"{one.kind}: {one.why}"] += 1
+        kind = "with gaps" if one.kind == "gaps" else one.kind
+        found.setdefault(one.modality, Counter())[f"{kind}: {one.why}"] += 1
     return {name: dict(count.most_common()) for name, count in found.items()}

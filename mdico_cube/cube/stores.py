@@ -260,4 +260,4 @@ def reason(error: Exception, href: str) -> str:
             f"(machine {host} login NAME password TOKEN), then go on with --resume."
         )
     text = plain((str(error).splitlines() or [""])[0]) or type(error).__name__
-    return f"the Zarr store {shown(href)} cannot be read ({text}). Repair or remove it, then go on with --resume."
+    return f"the Zarr store {shown(href)} cannot be read ({text}). Go on with --resume once it can be read."
