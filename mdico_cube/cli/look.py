@@ -68,6 +68,8 @@ def inspect(
     for status in statuses:
         for offset, items in status.offsets.items():
             out.print(f"{status.modality}: offset {offset}: {some(items, 'item')}")
+        if status.watch():
+            out.print(f"{status.modality}: offset check: {status.watch()}", soft_wrap=True)
         for doubt in dict.fromkeys(status.doubts.values()):
             ids = [item for item, other in status.doubts.items() if other == doubt]
             named = f"{', '.join(ids[:3])}{' ...' if len(ids) > 3 else ''}"

@@ -41,6 +41,18 @@ def is_plain(address: str, remote: bool) -> bool:
     return not remote and (scheme == "file" or _PREFIX.match(address) is None)
 
 
+def placed(address: str, catalog: str) -> str:
+    """Where an asset is, from the folder of its static catalog on where it lies below it: the same after a move.
+
+    Args:
+        address: of the asset.
+        catalog: address of the catalog.json; an API's has no folder.
+    """
+    folder, _, name = catalog.rpartition("/")
+    below = folder and name.endswith(".json") and address.startswith(f"{folder}/")
+    return address.removeprefix(f"{folder}/") if below else address
+
+
 def host_of(address: str) -> str:
     """The machine, bucket or account that is asked for a file; "" for a local one."""
     parts = urlsplit(address)

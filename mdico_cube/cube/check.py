@@ -55,7 +55,7 @@ class Verdict:
 
 def list_catalogs() -> tuple[CatalogFile, ...]:
     """The catalogs that come with the project, by name."""
-    return tuple(load_catalog(path.stem) for path in sorted(catalog_folder().glob("*.yml")))
+    return tuple(load_catalog(path.stem) for path in sorted(catalog_folder().glob("*.yml"), key=lambda path: path.stem))
 
 
 def judge_item(item: pystac.Item, source: Source, sensor: Sensor) -> Verdict:
@@ -93,6 +93,11 @@ def check_catalog(name: str, href: str | None = None, items: int = 3) -> list[Ch
         MdicoError: no such catalog file, or no address.
     """
     catalog = load_catalog(name)
+    if href is None and catalog.href is None:
+        raise MdicoError(
+            f"catalog {name!r} has no address of its own. Say where it is: `mdico catalogs check {name} --href "
+            "PATH/catalog.json`, or the address of an API."
+        )
     address = catalog_href(catalog, href)
     try:
         landing_page(address)

@@ -16,6 +16,7 @@ Kind = Literal["passing", "refused", "missing", "no raster", "broken"]
 _STATUS = re.compile(r"(?:response[_ ]code|HTTP error code|HTTP status)\s*[:=]?\s*(\d{3})")
 _MISSING = ("does not exist", "no such file", "nosuchkey", "specified key does not exist", "404")
 _REFUSED = ("access denied", "accessdenied", "forbidden", "invalidaccesskey", "signature", "expired", "invalid credent")
+_CUT = re.compile(r"got \d+ bytes, expected \d+")
 _RASTERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 """First bytes of TIFF, BigTIFF and JPEG 2000."""
 
@@ -48,7 +49,7 @@ def judge(error: Exception, remote: bool) -> Fault:
         return Fault("missing", text)
     if any(word in low for word in _REFUSED):
         return Fault("refused", text)
-    return Fault("passing" if remote else "broken", text)
+    return Fault("passing" if remote else "broken", "its bytes break off early" if _CUT.search(whole) else text)
 
 
 def judge_status(status: int) -> Kind:

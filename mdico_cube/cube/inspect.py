@@ -10,6 +10,7 @@ from mdico_cube.cube.items import uses
 from mdico_cube.cube.ledger import DOUBT, FAILED, STANDS, STATE_NAMES, Entry, FailedRead, Ledger
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.target import Location
+from mdico_cube.errors import some
 
 _NAMED = 12  # shards that a sentence names
 
@@ -72,6 +73,14 @@ class LayerStatus:
     """Every shard, row by row."""
     stand_ins: dict[str, str]
     """Item -> "catalog/collection/id" of the same acquisition that was read in its place, in some shard at least."""
+
+    def watch(self) -> str:
+        """Whether the offsets are right, as the darkest ground of each item tells; empty where not measured."""
+        if not self.floors:
+            return ""
+        low, high = min(self.floors.values()), max(self.floors.values())
+        said = f"{some(len(self.doubts), 'item')} in doubt" if self.doubts else "looks right"
+        return f"{said} (darkest ground of {some(len(self.floors), 'item')}: reflectance {low:.3f} to {high:.3f})"
 
     def failures(self) -> list[str]:
         """A sentence per reason why shards failed, with the shards it made fail."""

@@ -7,7 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +20,7 @@ import pystac
 import rustac
 import shapely
 
+from mdico_cube.cube.address import is_remote, placed
 from mdico_cube.cube.change import changing
 from mdico_cube.cube.place import item_box
 from mdico_cube.cube.target import Location, locate, open_group
@@ -246,12 +247,32 @@ def reasons(left_out: Mapping[str, str]) -> dict[str, int]:
     return dict(Counter(why.partition(": ")[2] or why for why in left_out.values()).most_common())
 
 
+def moved(answer: Answer, href: str | None) -> Answer:
+    """Saved items of a static catalog on this machine that was moved to `href`, with their addresses there."""
+    old, folder = answer.catalog, str(href).rpartition("/")[0]
+    if href is None or is_remote(old) or is_remote(href) or Path(old).exists() or not Path(href).is_file():
+        return answer
+    items = tuple(item.clone() for item in answer.items)
+    for asset in (asset for item in items for asset in item.assets.values()):
+        rest = placed(asset.href, old)
+        asset.href = asset.href if rest == asset.href else f"{folder}/{rest}"
+    return replace(answer, catalog=href, items=items)
+
+
+def _compared(answer: Answer) -> dict[str, dict[str, Any]]:
+    """Item id -> what is compared of it: addresses from the catalog's folder on, as a moved catalog is the same."""
+    found = {item.id: plain_item(item) for item in answer.items}
+    for facts in found.values():
+        for asset in facts["assets"].values():
+            asset["href"] = placed(asset["href"], answer.catalog)
+    return found
+
+
 def compare_items(before: Mapping[str, Answer], after: Mapping[str, Answer]) -> list[Change]:
     """What is new, changed or gone between two searches of the same modalities, in the order of the second."""
     changes: list[Change] = []
     for modality, answer in after.items():
-        old = {item.id: plain_item(item) for item in before[modality].items} if modality in before else {}
-        new = {item.id: plain_item(item) for item in answer.items}
+        old, new = _compared(before[modality]) if modality in before else {}, _compared(answer)
         changes += [Change(modality, name, "new") for name in new if name not in old]
         changes += [Change(modality, name, "changed") for name in new if name in old and new[name] != old[name]]
         changes += [Change(modality, name, "gone") for name in old if name not in new]

@@ -12,10 +12,10 @@ import pystac
 from pystac_client import Client
 from pystac_client.exceptions import APIError
 
-from mdico_cube.cube.address import hush, is_plain, is_remote, plain, shown
+from mdico_cube.cube.address import hush, is_plain, is_remote, shown
 from mdico_cube.cube.catalog import CatalogFile
 from mdico_cube.cube.links import read_item
-from mdico_cube.cube.patient_io import PatientIO, StaticIO, too_slow
+from mdico_cube.cube.patient_io import PatientIO, StaticIO, is_text, told, too_slow
 from mdico_cube.cube.query import asked_of
 from mdico_cube.errors import MdicoError, did_you_mean
 from mdico_cube.recipe import ReadSection, Source
@@ -64,14 +64,14 @@ def landing_page(href: str, reading: ReadSection = PATIENT) -> dict[str, Any]:
     try:
         page = json.loads(PatientIO(href, reading).read_text(href))
     except json.JSONDecodeError as error:
-        raise MdicoError(
-            f"catalog {shown(href)}: is not JSON ({error.msg}). Give a STAC catalog.json or API."
-        ) from error
+        raise MdicoError(f"catalog {where}: is not JSON ({error.msg}). Give a STAC catalog.json or API.") from error
     except UnicodeDecodeError as error:
-        raise MdicoError(f"catalog {shown(href)}: is not a text file. Give a STAC catalog.json or API.") from error
+        raise MdicoError(f"catalog {where}: is not a text file. Give a STAC catalog.json or API.") from error
     except Exception as error:  # every transport has its own: each means the same to the user
+        if not is_text(error):
+            raise MdicoError(f"catalog {where}: is not a text file. Give a STAC catalog.json or API.") from error
         raise UnreachableError(
-            f"catalog {shown(href)}: cannot be read ({plain(error)}). Check the address and the network."
+            f"catalog {where}: cannot be read ({told(error)}). Check the address and the network."
         ) from error
     if not isinstance(page, dict) or page.get("type") not in ("Catalog", "Collection") or "stac_version" not in page:
         kind = page.get("type", "no type") if isinstance(page, dict) else type(page).__name__
@@ -104,7 +104,7 @@ def first_items(
             item.make_asset_hrefs_absolute()
             yield item
     except (APIError, OSError) as error:
-        raise MdicoError(f"catalog {shown(href)}: {collection} cannot be read ({plain(error)}).") from error
+        raise MdicoError(f"catalog {shown(href)}: {collection} cannot be read ({told(error)}).") from error
 
 
 def static_items(href: str, source: Source, reading: ReadSection) -> Iterator[pystac.Item]:
@@ -130,7 +130,8 @@ def _broken_link(href: str, error: Exception) -> MdicoError:
     cause = error.__cause__ or error.__context__
     if isinstance(cause, MdicoError):
         return cause
-    return UnreachableError(f"catalog {shown(href)}: a linked file cannot be read ({plain(error)}).")
+    why = told(error) if cause is None else f"{told(error).rstrip('.')}: {told(cause)}"
+    return UnreachableError(f"catalog {shown(href)}: a linked file cannot be read ({why}).")
 
 
 def static_collection(href: str, source: Source, reading: ReadSection = PATIENT) -> pystac.Catalog:
@@ -179,7 +180,7 @@ def api_items(
         yield from map(read_item, found.items_as_dicts())
     except APIError as error:
         kind = SlowError if too_slow(error) else UnreachableError
-        raise kind(f"catalog {shown(href)}: the search failed ({plain(error)}). Try again later.") from error
+        raise kind(f"catalog {shown(href)}: the search failed ({told(error)}). Try again later.") from error
 
 
 def check_hrefs(item: pystac.Item, href: str) -> None:

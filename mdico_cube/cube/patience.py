@@ -84,10 +84,12 @@ def _judged(error: Exception, address: str, access: Access, reading: ReadSection
     """What an error means; a web server is asked where GDAL does not say."""
     host = host_of(address)
     fault = judge(error, bool(host))
-    if not host.startswith("http") or (fault.kind not in ("no raster", "passing")) or "HTTP" in fault.text:
+    asked = fault.kind in ("no raster", "passing", "missing")  # a file that GDAL waited for in vain is "missing" too
+    if not host.startswith("http") or not asked or "HTTP" in fault.text:
         return fault
     reach = access.reach(address, reading, newer)
-    return look(reach.path.removeprefix("/vsicurl/"), reach.headers, reading.timeout) or Fault("passing", fault.text)
+    text = "it could not be opened in time" if fault.kind == "missing" else fault.text
+    return look(reach.path.removeprefix("/vsicurl/"), reach.headers, reading.timeout) or Fault("passing", text)
 
 
 def pauses(reading: ReadSection) -> Iterator[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 from urllib.parse import urlparse
@@ -11,12 +12,14 @@ from pystac.stac_io import DefaultStacIO
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
-from mdico_cube.cube.address import is_remote, shown
+from mdico_cube.cube.address import is_remote, plain, shown
 from mdico_cube.cube.faults import judge_status
 from mdico_cube.cube.links import whole
 from mdico_cube.cube.patience import pauses
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ReadSection
+
+_REASON = re.compile(r"\[Errno -?\d+\] ([^'\")\]]+)")
 
 
 class PatientIO(StacApiIO):
@@ -53,7 +56,7 @@ class PatientIO(StacApiIO):
             except APIError as error:
                 pause = next(waits, None)
                 status = status_of(error)
-                lasting = status is not None and judge_status(status) != "passing"
+                lasting = not is_text(error) or (status is not None and judge_status(status) != "passing")
                 if pause is None or lasting or (self._hasty and too_slow(error)):
                     raise
             time.sleep(pause)
@@ -71,6 +74,18 @@ def status_of(error: APIError) -> int | None:
     """The server's answer, or None where it gave none: the error of a lost connection has no such attribute at all."""
     status: int | None = getattr(error, "status_code", None)
     return status
+
+
+def is_text(error: BaseException) -> bool:
+    """False where a server answered with something else than text."""
+    return not isinstance(error.__context__, UnicodeDecodeError)
+
+
+def told(error: BaseException) -> str:
+    """What went wrong with a page, in a few words without secrets."""
+    status, text = getattr(error, "status_code", None), plain(error)
+    reason = _REASON.search(text)  # the network's own, in the midst of the names of Python's classes
+    return (reason[1] if reason else text) or (f"HTTP status {status}" if status else type(error).__name__)
 
 
 def too_slow(error: APIError) -> bool:

@@ -17,6 +17,7 @@ from odc.geo.geom import Geometry
 from shapely import STRtree
 
 from mdico_cube.cube.access import Access
+from mdico_cube.cube.address import placed
 from mdico_cube.cube.catalog import Fallback
 from mdico_cube.cube.grid import Shard, shards
 from mdico_cube.cube.items import Answer, pack_items
@@ -71,6 +72,8 @@ class LayerPlan:
     """Where a scene that cannot be read is looked for, in this order."""
     resampling: Resampling | None = None
     """What the recipe asks for; None takes each band's own."""
+    catalog: str = ""
+    """Address of the catalog that the scenes were found in."""
 
     @property
     def layer(self) -> Layer:
@@ -171,7 +174,7 @@ class LayerPlan:
         found = []
         for scene in self.scenes:
             rule = self.radiometry(scene)
-            hrefs = [scene.item.assets[key].href.split("?")[0] for key in assets]
+            hrefs = [placed(scene.item.assets[key].href.split("?")[0], self.catalog) for key in assets]
             found.append(_sha([scene.item.id, str(scene.overpass), rule.scale, rule.offset, *hrefs]))
         return tuple(found)
 

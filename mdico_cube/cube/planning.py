@@ -19,7 +19,7 @@ from mdico_cube.cube.pages import UnreachableError, catalog_href
 from mdico_cube.cube.place import item_crs, settle_crs
 from mdico_cube.cube.plan import BuildPlan, LayerPlan, Scene
 from mdico_cube.cube.read import check_assets
-from mdico_cube.cube.search import adopt_keys, longitude, recall, search_items
+from mdico_cube.cube.search import adopt_keys, catalog_of, longitude, recall, search_items
 from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.cube.weather_planning import plan_weather
 from mdico_cube.errors import MdicoError
@@ -103,7 +103,10 @@ def _plan_layer(
     strange: dict[str, str] = {}
     fallbacks = _fallbacks(recipe, modality.name, sensor, source)
     if saved is not None and not reuse:
-        answer, strange = recall(saved, href or catalog.href, source, geobox, period)
+        own = Fallback(catalog, href or catalog.href or "", source)
+        found = catalog_of(saved, modality.name, (own, *fallbacks))
+        catalog, source = found.catalog, found.source
+        answer, strange = recall(saved, found.href or None, source, geobox, period)
     else:
         try:
             answer = search_items(catalog, catalog_href(catalog, href), source, geobox, period, saved, recipe.read)
@@ -133,6 +136,7 @@ def _plan_layer(
         *(sensor, modality, bands, steps, stops, source, catalog.access, recipe.read, reducer, scenes, left_out),
         fallbacks=fallbacks,
         resampling=options.resampling,
+        catalog=answer.catalog,
     )
     check_assets([scene.item for scene in scenes], (*layer.assets, *layer.quality_assets))
     return layer, answer

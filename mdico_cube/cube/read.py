@@ -228,8 +228,8 @@ def unreadable(items: Sequence[pystac.Item], failed: Sequence[FailedRead]) -> st
     others = len({(read.item, read.asset) for read in failed}) - 1
     return (
         f"{item.collection_id}: item {item.id}, asset {first.asset} cannot be read ({first.error}) from "
-        f"{shown(address_of(item, first.asset))}{f', and {others} more files' if others else ''}. Repair or remove the "
-        "file, then go on with --resume."
+        f"{shown(address_of(item, first.asset))}{f', and {others} more files' if others else ''}. Go on with --resume "
+        "once it can be read, or build without such scenes: `read: {failed: gap}` in the recipe."
     )
 
 

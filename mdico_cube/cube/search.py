@@ -10,11 +10,11 @@ import pystac
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import Geometry
 
-from mdico_cube.cube.address import shown
-from mdico_cube.cube.catalog import CatalogFile
+from mdico_cube.cube.address import is_remote, shown
+from mdico_cube.cube.catalog import CatalogFile, Fallback
 from mdico_cube.cube.duplicates import item_time
 from mdico_cube.cube.globe import outline, parts, span, touches
-from mdico_cube.cube.items import Answer, question
+from mdico_cube.cube.items import Answer, moved, question
 from mdico_cube.cube.pages import PATIENT, SlowError, api_items, check_hrefs, is_api, static_items, where_to_look
 from mdico_cube.cube.query import matches
 from mdico_cube.errors import MdicoError
@@ -81,6 +81,29 @@ def find_items(
     return sorted(items, key=lambda item: (item_time(item), item.id))
 
 
+def catalog_of(saved: Answer, modality: str, candidates: Sequence[Fallback]) -> Fallback:
+    """The catalog that saved items were found in: the recipe's own, which comes first, or one of its others.
+
+    Each catalog has rules of its own for offsets and stores, so that items are only read by those of theirs.
+
+    Raises:
+        MdicoError: they are of none of these.
+    """
+    collections = {item.collection_id for item in saved.items if item.collection_id}
+    fitting = [one for one in candidates if not collections or one.source.collection in collections]
+    for one in fitting:
+        if shown(one.href) == saved.catalog:
+            return one
+    for one in fitting:
+        if not (is_remote(one.href) and is_remote(saved.catalog)):  # a static catalog may be moved or published
+            return one
+    raise MdicoError(
+        f"{modality}: the saved items are of {', '.join(sorted(collections)) or 'no collection'} in {saved.catalog}, "
+        f"the recipe asks for {candidates[0].source.collection} in {shown(candidates[0].href)}. Name their catalog and "
+        "collection in the recipe, or plan and build without --items to search again."
+    )
+
+
 def recall(
     saved: Answer, href: str | None, source: Source, geobox: GeoBox, period: Period | None
 ) -> tuple[Answer, dict[str, str]]:
@@ -89,7 +112,8 @@ def recall(
     Raises:
         MdicoError: an asset's address is of a kind that is never read.
     """
-    area, strange = outline(geobox), {}
+    saved, area = moved(saved, href), outline(geobox)
+    strange: dict[str, str] = {}
     for item in saved.items:
         check_hrefs(item, saved.catalog)
         if item.geometry is None or not touches(item.geometry, area):

@@ -6,7 +6,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from mdico_cube.cube.address import is_remote
 from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.items import read_items
 from mdico_cube.cube.job import Key, job_parts, unfinished
@@ -16,7 +18,7 @@ from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.cube.target import Location
 from mdico_cube.cube.update import cover
-from mdico_cube.errors import some
+from mdico_cube.errors import MdicoError, some
 from mdico_cube.recipe import Recipe, parse_recipe
 
 
@@ -64,7 +66,15 @@ def stale_shards(path: Location, recipe: Recipe | None = None) -> list[Due]:
     recipe = recipe or parse_recipe({**recorded, "output": "."}, name=f"the recipe in {reader.path}")
     same_area = recipe.area.model_dump(mode="json") == recorded.get("area")
     geobox = cover(reader.geobox, grid_for(recipe.area), reader.shard) if same_area else None
-    plan = plan_build(recipe, read_items(reader.path), geobox=geobox)
+    try:
+        plan = plan_build(recipe, read_items(reader.path), geobox=geobox)
+    except MdicoError as error:
+        if recipe.href is None or is_remote(recipe.href) or Path(recipe.href).exists():
+            raise
+        raise MdicoError(
+            f"{error} The cube was built from {recipe.href}, which is not there any more: where it was moved, name a "
+            "recipe that says so by --recipe."
+        ) from error
     return [one for one in due_shards(reader.path, plan) if one.kind == "stale"]
 
 
@@ -105,5 +115,6 @@ def counted(due: Sequence[Due]) -> dict[str, dict[str, int]]:
     """Modality -> why -> shards."""
     found: dict[str, Counter[str]] = {}
     for one in due:
-        found.setdefault(one.modality, Counter())[f"{one.kind}: {one.why}"] += 1
+        kind = "with gaps" if one.kind == "gaps" else one.kind
+        found.setdefault(one.modality, Counter())[f"{kind}: {one.why}"] += 1
     return {name: dict(count.most_common()) for name, count in found.items()}

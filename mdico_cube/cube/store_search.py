@@ -11,7 +11,7 @@ import pystac
 from mdico_cube.cube.address import shown
 from mdico_cube.cube.catalog import CatalogFile
 from mdico_cube.cube.duplicates import item_time
-from mdico_cube.cube.items import Answer, question
+from mdico_cube.cube.items import Answer, moved, question
 from mdico_cube.cube.pages import PATIENT, api_items, check_hrefs, is_api, static_items, where_to_look
 from mdico_cube.cube.query import matches
 from mdico_cube.errors import MdicoError, did_you_mean
@@ -71,12 +71,13 @@ def store_items(
     return Answer(shown(href), asked, tuple(sorted(inside, key=lambda item: (item_time(item), item.id))))
 
 
-def recall_stores(saved: Answer) -> Answer:
-    """Saved items of stores, once their addresses are checked.
+def recall_stores(saved: Answer, href: str | None) -> Answer:
+    """Saved items of stores, once their addresses are checked; `href` is where the recipe says that the catalog is.
 
     Raises:
         MdicoError: an asset's address is of a kind that is never read.
     """
+    saved = moved(saved, href)
     for item in saved.items:
         check_hrefs(item, saved.catalog)
     return saved

@@ -98,6 +98,11 @@ def open_store(item: pystac.Item, key: str, access: Access, reading: ReadSection
         store = _store(asset.href, storage, where, access, reading)
         group = zarr.open_group(store, mode="r", path=options.pop("group", None) or "")
         _check_codecs(group, where)
+        web = asset.href.lower().startswith("http")
+        if web and group.metadata.consolidated_metadata is None and not any(group.members()):
+            raise MdicoError(
+                f"{where}: shows no variable, as web servers list no folders. Write it with consolidated metadata."
+            )
         return xr.open_dataset(
             group.store,  # type: ignore[arg-type]
             engine="zarr",
@@ -255,4 +260,4 @@ def reason(error: Exception, href: str) -> str:
             f"(machine {host} login NAME password TOKEN), then go on with --resume."
         )
     text = plain((str(error).splitlines() or [""])[0]) or type(error).__name__
-    return f"the Zarr store {shown(href)} cannot be read ({text}). Repair or remove it, then go on with --resume."
+    return f"the Zarr store {shown(href)} cannot be read ({text}). Go on with --resume once it can be read."

@@ -12,7 +12,7 @@ import pandas as pd
 import pystac
 
 from mdico_cube.cube.access import Access
-from mdico_cube.cube.address import shown
+from mdico_cube.cube.address import placed, shown
 from mdico_cube.cube.catalog import Fallback
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import Origin
@@ -55,6 +55,8 @@ class WeatherPlan:
     """Bytes of values that are unpacked at once."""
     fallbacks: tuple[Fallback, ...] = ()
     """Where the modality is looked for when its stores cannot be read after all, in this order."""
+    catalog: str = ""
+    """Address of the catalog that the stores were found in."""
 
     @property
     def period(self) -> Period:
@@ -101,6 +103,9 @@ class WeatherPlan:
         """Raise MdicoError where a band cannot be made of the source: before anything is read."""
         _ = self.makings
 
+    def _placed(self, item: pystac.Item) -> list[str]:
+        return [placed(shown(asset.href), self.catalog) for asset in item.assets.values()]
+
     @property
     def origin(self) -> Origin:
         """Everything that decides the layer, in parts that can be compared one by one."""
@@ -108,7 +113,7 @@ class WeatherPlan:
             "rules": RULES,
             "bands": self.modality.band_names,
             "lapse_rate": self.lapse_rate,
-            "items": [[item.id, *sorted(shown(asset.href) for asset in item.assets.values())] for item in self.items],
+            "items": [[item.id, *sorted(self._placed(item))] for item in self.items],
             **{f"source.{key}": value for key, value in self.source.model_dump().items()},
         }
         steps = {

@@ -12,7 +12,7 @@ from mdico_cube.cube.catalog import CatalogFile, Fallback, load_catalog, source_
 from mdico_cube.cube.cells import BATCH, Cells, CoarseStore
 from mdico_cube.cube.items import Answer
 from mdico_cube.cube.pages import UnreachableError, catalog_href
-from mdico_cube.cube.search import longitude
+from mdico_cube.cube.search import catalog_of, longitude
 from mdico_cube.cube.store_search import recall_stores, store_items
 from mdico_cube.cube.weather import WeatherPlan, band_makings, rules_of
 from mdico_cube.progress import say
@@ -60,6 +60,10 @@ def plan_weather(
     facts = (sensor, modality, period, geobox, recipe.read, rate, saved, reuse)
     try:
         source = source_for(catalog, recipe, name, sensor)
+        if saved is not None and not reuse:
+            own = Fallback(catalog, href or catalog.href or "", source)
+            found = catalog_of(saved, name, (own, *fallbacks))
+            catalog, href, source = found.catalog, found.href or None, found.source
         plan, answer = weather_from(catalog, href, source, *facts)
     except UnreachableError as error:
         if saved is not None and not reuse:
@@ -122,7 +126,7 @@ def weather_from(
     windows = solar_windows(period.intervals(), longitude(geobox), rules.every)
     span = (windows[0][0].to_pydatetime(), windows[-1][1].to_pydatetime())
     if saved is not None and not reuse:
-        answer = recall_stores(saved)
+        answer = recall_stores(saved, href or catalog.href)
     else:
         answer = store_items(catalog, catalog_href(catalog, href), source, rules.items, span, saved, reading)
     items = answer.items
@@ -153,6 +157,7 @@ def weather_from(
         lapse_rate=rate(rules),
         per_step=_there(stores, makings[0], windows, rules),
         requests=sum(count for count, _ in load) * len(names),
+        catalog=answer.catalog,
         memory=max(max(size for _, size in load) * len(names), min(BATCH, sum(count * size for count, size in load))),
     )
     return plan, answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,9 @@ def write_scene(folder: Path, collection: Collection, scene: Scene) -> Json:
 def _write_asset(place: Path, key: str, asset: Picture | xr.Dataset, collection: Collection) -> Json:
     shared = collection.item_assets[key]
     if isinstance(asset, xr.Dataset):
-        asset.to_zarr(place / f"{key}.zarr", mode="w", zarr_format=3, consolidated=False)
+        with warnings.catch_warnings():  # only with it can a web server show the store, which lists no folders
+            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+            asset.to_zarr(place / f"{key}.zarr", mode="w", zarr_format=3, consolidated=True)
         return {"href": f"./{key}.zarr", **shared}
     write_cog(place / f"{key}.tif", asset.array, asset.grid, asset.nodata)
     where = {

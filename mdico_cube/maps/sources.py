@@ -53,10 +53,4 @@ def _row(status: LayerStatus, title: str) -> SourceRow:
 
 def _verdict(status: LayerStatus) -> str:
     """What the dark floors say of the offsets."""
-    if not status.floors:
-        return "not watched: its counts never change their meaning, or too little was clear"
-    low, high = min(status.floors.values()), max(status.floors.values())
-    measured = f"dark floors of {some(len(status.floors), 'item')} from {low:.3f} to {high:.3f}"
-    if not status.doubts:
-        return f"looks right ({measured})"
-    return f"{len(status.doubts)} look wrong ({measured})"
+    return status.watch() or "not checked: this sensor's counts keep their meaning, or too little ground was clear"

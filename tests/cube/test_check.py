@@ -129,6 +129,10 @@ def test_the_commands(mine: Path, toy_catalog: Path, monkeypatch: pytest.MonkeyP
     assert listed.exit_code == 0
     for path in catalog_folder().glob("*.yml"):
         assert path.stem in listed.output
+    assert [one.name for one in list_catalogs()] == sorted(one.name for one in list_catalogs())
+    nowhere = CliRunner().invoke(app, ["catalogs", "check", "local"])
+    assert nowhere.exit_code == 2
+    assert "`mdico catalogs check local --href" in nowhere.output
     fine = CliRunner().invoke(app, ["catalogs", "check", str(mine), "--href", str(toy_catalog)])
     assert fine.exit_code == 0
     assert "ok     sentinel2: assets" in fine.output

@@ -102,7 +102,7 @@ def test_every_stale_shard_is_named_with_its_reason(recipe: Recipe) -> None:
     assert counted(due) == {
         "sentinel1": {'stale: reducer was "mean", is "median"': 6},
         "sentinel2": {"stale: scenes of 2021-02-01: -1 (S2_20210225 ...)": 6},
-        "dem": {"missing: not built yet": 1, "failed: no such file": 1, "gaps: 1 read failed for good": 1},
+        "dem": {"missing: not built yet": 1, "failed: no such file": 1, "with gaps: 1 read failed for good": 1},
     }
     assert {(one.row, one.column) for one in due if one.modality == "dem"} == {(0, 0), (0, 1), (0, 2)}
 

@@ -15,14 +15,17 @@ import pyarrow.parquet as pq
 import pystac
 import pytest
 import zarr
+from servers import publish
 from typer.testing import CliRunner
 
 import mdico_cube as mdico
 from mdico_cube.cli import app
+from mdico_cube.cube.catalog import catalog_folder
 from mdico_cube.cube.items import Answer, Change, compare_items, pack_items, plain_item, unpack_items
 from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.plan import BuildPlan
 from mdico_cube.cube.planning import plan_build
+from mdico_cube.cube.stale import due_shards
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Recipe, parse_recipe
 
@@ -158,6 +161,48 @@ def test_items_of_another_search_are_told_apart(facts: dict[str, Any]) -> None:
     assert plan.layers[0].per_step == (3,)
     with pytest.raises(MdicoError, match="saved items have none of landsat"):
         plan_build(parse_recipe({**facts, "modalities": {**facts["modalities"], "landsat": {}}}), saved)
+
+
+def test_a_run_that_was_moved_as_a_whole_is_as_it_was(facts: dict[str, Any], toy_catalog: Path, tmp_path: Path) -> None:
+    """Catalog, files and cube in one folder: nothing is new, stale or read again in another place."""
+    (tmp_path / "catalog").rename(tmp_path / "region")
+    publish(toy_catalog, tmp_path / "region", str(tmp_path / "region"))
+    before = {**facts, "href": str(tmp_path / "region/catalog.json"), "output": str(tmp_path / "region/out")}
+    mdico.build(parse_recipe(before))
+    (tmp_path / "region").rename(tmp_path / "moved")
+    publish(toy_catalog, tmp_path / "moved", str(tmp_path / "moved"))
+    after = parse_recipe({**facts, "href": str(tmp_path / "moved/catalog.json"), "output": str(tmp_path / "moved/out")})
+    planned, changes = mdico.refresh(after)
+    assert changes == []
+    assert due_shards(tmp_path / "moved/out/cube.zarr", planned) == []
+    assert mdico.stale_shards(tmp_path / "moved/out/cube.zarr", after) == []
+    again = {**facts, "href": str(tmp_path / "moved/catalog.json"), "output": str(tmp_path / "again")}
+    cube = mdico.build(parse_recipe(again), items=tmp_path / "moved/out/items.parquet")
+    assert arrays(cube)["sentinel2/reflectance"] == arrays(tmp_path / "moved/out/cube.zarr")["sentinel2/reflectance"]
+
+
+def test_saved_items_are_read_by_the_rules_of_their_own_catalog(facts: dict[str, Any], tmp_path: Path) -> None:
+    """What another catalog answered, as the first was out of reach, keeps that catalog's offsets; no stranger's do."""
+    text = (catalog_folder() / "local.yml").read_text().replace("kind: static", "kind: static\nhref: HREF")
+    harmonised = text.replace("offset: baseline ", "offset: none ").replace("HREF", facts["href"])
+    (tmp_path / "first.yml").write_text(text.replace("HREF", "http://127.0.0.1:9/catalog.json"))
+    (tmp_path / "second.yml").write_text(harmonised)
+    facts |= {"catalog": str(tmp_path / "first.yml"), "href": None, "read": {"retries": 0, "timeout": 1}}
+    facts["fallback"] = [{"catalog": str(tmp_path / "second.yml")}]
+    recipe = parse_recipe({**facts, "modalities": {"sentinel2": {"bands": ["B04"]}, "sentinel1": {}}})
+    found = plan_build(recipe)
+    assert list(found.layer("sentinel2").offsets) == ["+0 (harmonised by the source)"]
+    again = plan_build(recipe, found.answers)
+    assert again.layer("sentinel2").offsets == found.layer("sentinel2").offsets
+    assert digests(again) == digests(found)
+    other = {name: replace(one, catalog="https://other.example.org/v1") for name, one in found.answers.items()}
+    with pytest.raises(
+        MdicoError, match=r"saved items are of sentinel-\S+ in https://other.example.org/v1, the recipe"
+    ):
+        plan_build(recipe.model_copy(update={"fallback": ()}), other)
+    facts["modalities"] = {"sentinel1": {}, "sentinel2": {"source": {"collection": "s2-c1"}}}
+    with pytest.raises(MdicoError, match=r"items are of sentinel-2-l2a in .*, the recipe asks for s2-c1"):
+        plan_build(parse_recipe(facts | {"fallback": []}), found.answers)
 
 
 def test_signatures_do_not_get_into_the_file(recipe: Recipe) -> None:

@@ -14,7 +14,7 @@ from odc.geo.geobox import GeoBox
 from servers import Faults, FileServer, SlowApi, publish
 
 from mdico_cube.cube.catalog import load_catalog
-from mdico_cube.cube.pages import UnreachableError
+from mdico_cube.cube.pages import UnreachableError, landing_page
 from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.search import search_items
 from mdico_cube.errors import MdicoError
@@ -55,9 +55,20 @@ def test_a_catalog_over_a_failing_web_is_read_whole(web: FileServer, grid: GeoBo
 def test_a_page_that_is_gone_is_asked_for_once_and_said(web: FileServer, grid: GeoBox) -> None:
     web.faults = Faults(paths={"S2_20210215.json": "404"}, among=(".json",))
     source = Source(collection="sentinel-2-l2a")
-    with pytest.raises(UnreachableError, match="a linked file cannot be read"):
+    with pytest.raises(UnreachableError, match=r"a linked file cannot be read \(.*S2_20210215.json.*404\)"):
         search_items(load_catalog("local"), f"{web.address}/catalog.json", source, grid, YEAR, reading=QUICK)
     assert web.count("S2_20210215.json") == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [("nothere.json", r"cannot be read \(HTTP status 404\)"), ("S2_20210215/B04.tif", "is not a text file")],
+)
+def test_what_is_no_catalog_is_asked_for_once_and_said(web: FileServer, page: str, sentence: str) -> None:
+    href = f"{web.address}/sentinel-2-l2a/{page}"
+    with pytest.raises(MdicoError, match=sentence):
+        landing_page(href, QUICK)
+    assert web.count(page) == 1
 
 
 def test_a_remote_catalog_that_links_to_this_machine_is_refused(
@@ -113,7 +124,7 @@ def test_a_connection_that_is_lost_is_made_again_and_then_told(grid: GeoBox, mon
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]  # closed again: nobody listens there
     reading = ReadSection(retries=2, backoff=0.001, timeout=2)
-    with pytest.raises(UnreachableError, match="refused"):
+    with pytest.raises(UnreachableError, match=r"cannot be read \(Connection refused\)"):
         search_items(
             load_catalog("local"), f"http://127.0.0.1:{port}/catalog.json", Source(collection="s2"), grid, YEAR,
             reading=reading,

@@ -75,6 +75,13 @@ def test_over_http_with_a_server_that_stumbles(folder: Path, data: xr.Dataset) -
             temperatures(item_at(f"{server.address}/w.zarr?sig=hush"), reading=ReadSection(retries=1, backoff=0.001))
 
 
+def test_a_web_server_shows_only_what_is_consolidated(data: xr.Dataset, tmp_path: Path) -> None:
+    write_store(tmp_path / "w.zarr", data, consolidated=False)
+    same(temperatures(item_at(str(tmp_path / "w.zarr"))), data)
+    with FileServer(tmp_path) as server, pytest.raises(MdicoError, match=r"no variable.*consolidated metadata"):
+        temperatures(item_at(f"{server.address}/w.zarr"))
+
+
 def test_a_token_in_netrc_opens_the_store(folder: Path, data: xr.Dataset, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     (tmp_path / "netrc").write_text("machine elsewhere login a password b\n")

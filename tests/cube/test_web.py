@@ -15,15 +15,18 @@ from toy_world import toy_counts
 from typer.testing import CliRunner
 
 from mdico_cube.cli.commands import app
+from mdico_cube.cube.access import Access
 from mdico_cube.cube.build import build_cube
+from mdico_cube.cube.faults import Fault, judge
 from mdico_cube.cube.inspect import inspect_cube
 from mdico_cube.cube.lazy import lazy_scenes
 from mdico_cube.cube.ledger import DONE, FAILED, GAPS, Ledger
+from mdico_cube.cube.patience import _judged
 from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import console
-from mdico_cube.recipe import parse_recipe
+from mdico_cube.recipe import ReadSection, parse_recipe
 
 Facts = dict[str, Any]
 Built = Callable[[dict[str, Any]], dict[str, str]]
@@ -283,3 +286,14 @@ def test_a_cube_from_an_s3_service(
         client.upload_file(str(toy_catalog.parent / lost), bucket, lost)
         assert pixels(build_cube(parse_recipe(facts), resume=True)) == undisturbed(facts)
         assert not any(SECRET.encode() in path.read_bytes() for path in cube.rglob("*") if path.is_file())
+
+
+def test_a_file_that_was_waited_for_in_vain_is_asked_for_again(web: FileServer) -> None:
+    """GDAL calls a file missing when its server was too slow for it: the server itself is asked."""
+    address = f"{web.address}/sentinel-2-l2a/S2_20210115/B08.tif"
+    gdal = OSError(f"'/vsicurl/{address}' does not exist in the file system, and is not recognized as a dataset name.")
+    reading = ReadSection(timeout=2)
+    assert _judged(gdal, address, Access(), reading, 0.0) == Fault("passing", "it could not be opened in time")
+    assert _judged(gdal, f"{address}.gone", Access(), reading, 0.0).kind == "missing"
+    cut = OSError("TIFFFillTile:Read error at row 4294967295, col 4294967295, tile 0; got 23944 bytes, expected 98893")
+    assert judge(cut, remote=True) == Fault("passing", "its bytes break off early")

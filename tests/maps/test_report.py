@@ -5,7 +5,9 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
+from typer.testing import CliRunner
 
+from mdico_cube.cli import app
 from mdico_cube.cube.ledger import DONE, Entry, Ledger
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.evaluate import evaluate
@@ -110,10 +112,12 @@ def test_the_report_shows_offsets_doubts_and_what_was_left_out(scored, recipe, m
     monkeypatch.setattr("mdico_cube.cube.inspect.uses", lambda cube: {"sentinel2": left_out})
     text = write_report(scored.out, recipe).read_text()
     assert "-0.1 (declared by the item): 2 items; +0 (declared by the item): 1 item" in text
-    assert "1 look wrong (dark floors of 3 items from -0.060 to 0.020)" in text
+    assert "1 item in doubt (darkest ground of 3 items: reflectance -0.060 to 0.020)" in text
     assert "&lt;c&gt;: darker than any ground: was the offset subtracted twice?" in text
     assert "processing baseline 05.00 after 02.14: 1 item" in text
-    assert "not watched" in text, "radar has no offset"
+    assert "not checked" in text, "radar has no offset"
+    shown = CliRunner().invoke(app, ["inspect", str(cube)]).output
+    assert "sentinel2: offset check: 1 item in doubt (darkest ground of 3 items" in shown
 
 
 def test_the_report_says_who_gained_and_by_how_much(scored, recipe):
