@@ -293,6 +293,29 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_cube_needs_neither_labels_nor_two_sensors(door: Door, recipe_facts: dict[str, Any], tmp_path: Path) -> None:
+    facts = {key: value for key, value in recipe_facts.items() if key not in ("labels", "colearn")}
+    path = written(
+        tmp_path / "recipe.yml", {**facts, "modalities": {"sentinel2": recipe_facts["modalities"]["sentinel2"]}}
+    )
+    code, _, err = door("run", path)
+    assert code == 2
+    assert "has no `labels` section. Add it, or build the cube alone: `mdico build`." in err
+    assert not (tmp_path / "out").exists(), "told before anything is read"
+    code, out, _ = door("build", path)
+    assert code == 0
+    assert "cube.zarr" in out
+    reader = mdico.open_reader(tmp_path / "out" / "cube.zarr")
+    assert tuple(reader.modalities) == ("sentinel2",)
+    assert not reader.has_labels
+    code, _, err = door("sample", path)
+    assert code == 2
+    assert "has no `colearn` section" in err
+    code, _, _ = door("build", written(tmp_path / "recipe.yml", recipe_facts), "--update")
+    assert code == 0
+    assert mdico.open_reader(tmp_path / "out" / "cube.zarr").has_labels, "labels that come later are put on the cube"
+
+
 def test_a_single_class_is_refused_before_any_pixel_is_read(
     door: Door, recipe_facts: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ def real_recipe(output: Path) -> mdico.Recipe:  # type: ignore[name-defined]
         update={
             "output": output,
             "href": str(DATA / "catalog.json"),
-            "labels": recipe.labels.model_copy(
+            "labelling": recipe.labels.model_copy(
                 update={"path": DATA / "worldcereal-2021/WORLDCEREAL_31UFS_2021/cropland.tif"}
             ),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import Recipe, load_recipe, parse_recipe
+from mdico_cube.recipe.whole import recipe_card
 
 
 def changed(facts: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -86,8 +88,8 @@ def test_split_orbits_are_two_modalities_wherever_the_recipe_names_radar(recipe_
 
 
 def test_a_missing_section_is_named(recipe_facts: dict[str, Any]) -> None:
-    del recipe_facts["labels"]
-    with pytest.raises(MdicoError, match="'labels' is missing"):
+    del recipe_facts["area"]
+    with pytest.raises(MdicoError, match="'area' is missing"):
         parse_recipe(recipe_facts)
 
 
@@ -133,6 +135,18 @@ def test_the_schema_asks_for_two_days_or_windows(period: dict[str, Any], fits: b
     schema = Recipe.model_json_schema()
     checker = Draft202012Validator({**schema["$defs"]["PeriodSection"], "$defs": schema["$defs"]})
     assert checker.is_valid(period) == fits
+
+
+def test_a_recipe_reads_itself_again(recipe: Recipe) -> None:
+    facts = json.loads(recipe.model_dump_json())
+    assert parse_recipe(facts) == recipe
+    for key in ("labels", "colearn"):
+        del facts[key]
+    cube = parse_recipe(facts)
+    assert cube.labelling is cube.learning is None
+    assert parse_recipe(json.loads(cube.model_dump_json())) == cube
+    assert "labels" not in recipe_card(cube).html()
+    Draft202012Validator(Recipe.model_json_schema()).validate(facts)
 
 
 def test_a_recipe_cannot_be_changed(recipe: Recipe) -> None:

@@ -90,7 +90,7 @@ def test_a_study_finds_options_and_goes_on(recipe: Recipe, tmp_path: Path, monke
 @pytest.mark.slow
 def test_two_processes_train_on_a_recipe_s_windows(recipe: Recipe, tmp_path: Path) -> None:
     section = changed(recipe.colearn, {"train.devices": 2, "train.accelerator": "cpu", "train.batch": 8})
-    trained = train_in(recipe.model_copy(update={"colearn": section}), "independent", 0, tmp_path / "run")
+    trained = train_in(recipe.model_copy(update={"learning": section}), "independent", 0, tmp_path / "run")
     assert len(trained.history) == 2
 
 

@@ -42,7 +42,8 @@ def plan(recipe: Recipe, items: Path | str | None = None) -> BuildPlan:
     Raises:
         MdicoError: bad input; the text names it.
     """
-    check_methods(recipe)
+    if recipe.learning is not None:
+        check_methods(recipe)
     return plan_build(recipe, None if items is None else read_items(items), geobox=_grid(recipe, update=False))
 
 
@@ -78,7 +79,8 @@ def refresh(recipe: Recipe) -> tuple[BuildPlan, list[Change]]:
 
 def _planned(recipe: Recipe, resume: bool, items: Path | str | None, again: bool, update: bool = False) -> BuildPlan:
     """The plan of a build: from given items, from those beside the cube where it goes on, else from a search."""
-    check_methods(recipe)
+    if recipe.learning is not None:
+        check_methods(recipe)
     saved = recipe.output / ITEMS
     if items is not None:
         if again:
@@ -141,7 +143,7 @@ def build(
     retry: Sequence[Retry] = (),
     update: bool = False,
 ) -> Location:
-    """Build the cube and put the labels on its grid.
+    """Build the cube and put the labels on its grid; a recipe without labels builds a cube without.
 
     Going on with a cube takes the items that were saved beside it, where the recipe still asks for the same.
 
@@ -163,8 +165,10 @@ def build(
     resume = resume or refresh or update or bool(retry)
     check_free(places.cube, overwrite, resume)
     planned = _planned(recipe, resume and not overwrite, items, refresh, update)
-    check_labels(recipe.labels, planned.geobox)
+    if recipe.labelling is not None:
+        check_labels(recipe.labelling, planned.geobox)
     cluster = cluster_for(recipe.cluster, workers, scheduler)
     path = build_cube(recipe, overwrite, resume, cluster, planned, retry, update)
-    label_cube(path, recipe.labels)
+    if recipe.labelling is not None:
+        label_cube(path, recipe.labelling)
     return path

@@ -90,7 +90,7 @@ def tune(
         drawn = {name: _draw(trial, name, choices) for name, choices in section.space.items()}
         drawn = usual if trial.user_attrs.get("usual") else drawn
         trial.set_user_attr("options", drawn)
-        tried = recipe.model_copy(update={"colearn": changed(recipe.colearn, drawn, "honest")})
+        tried = recipe.model_copy(update={"learning": changed(recipe.colearn, drawn, "honest")})
         place = folder / "trials" / _short(drawn)
         score = fmean(_score(tried, method, seed, place / f"seed-{seed}") for seed in range(section.seeds))
         say(f"tune: {len(_done(study)) + 1} of {wanted}: {score:.4f} with {drawn}")

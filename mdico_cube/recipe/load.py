@@ -123,20 +123,15 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     area = recipe.area
     if area.geojson is not None:
         area = area.model_copy(update={"geojson": under(area.geojson)})
-    labels = recipe.labels.model_copy(update={"path": under(recipe.labels.path)})
-    update: dict[str, Any] = {
-        "output": under(recipe.output),
-        "href": address(recipe.href),
-        "area": area,
-        "labels": labels,
-    }
+    update: dict[str, Any] = {"output": under(recipe.output), "href": address(recipe.href), "area": area}
+    if recipe.labelling is not None:
+        update["labelling"] = recipe.labelling.model_copy(update={"path": under(recipe.labelling.path)})
     if recipe.samples.places is not None:
         places = recipe.samples.places.model_copy(update={"path": under(recipe.samples.places.path)})
         update["samples"] = recipe.samples.model_copy(update={"places": places})
-    encoder = recipe.colearn.encoder
-    if encoder.weights is not None:
-        settled = encoder.model_copy(update={"weights": under(encoder.weights)})
-        update["colearn"] = recipe.colearn.model_copy(update={"encoder": settled})
+    if recipe.learning is not None and recipe.learning.encoder.weights is not None:
+        encoder = recipe.learning.encoder.model_copy(update={"weights": under(recipe.learning.encoder.weights)})
+        update["learning"] = recipe.learning.model_copy(update={"encoder": encoder})
     if recipe.maps.mask is not None:
         update["maps"] = recipe.maps.model_copy(update={"mask": under(recipe.maps.mask)})
     if recipe.store.target is not None and "://" not in recipe.store.target:

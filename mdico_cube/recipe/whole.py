@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from pyproj import CRS
 
+from mdico_cube.errors import MdicoError
 from mdico_cube.markup import Card, Table
 from mdico_cube.recipe.area import Area, PeriodSection
 from mdico_cube.recipe.maps import MapSection
@@ -17,9 +18,13 @@ from mdico_cube.recipe.sources import FallbackSection, ModalitySection, ReadSect
 from mdico_cube.recipe.store import ClusterSection, StoreSection
 from mdico_cube.recipe.training import ColearnSection, TuneSection
 
+S = TypeVar("S", bound=Section)
+
 
 class Recipe(Section):
-    """The whole run."""
+    """The whole run. A recipe without labels or colearn builds a cube, and nothing more."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     name: Annotated[str, Field(pattern=NAME)]
     """Short name, used in titles."""
@@ -37,10 +42,12 @@ class Recipe(Section):
     build while another catalog has the same cells."""
     modalities: Annotated[dict[str, ModalitySection], Field(min_length=1)]
     """Sensor -> options. An empty section takes every default."""
-    labels: LabelSection
+    labelling: Annotated[LabelSection | None, Field(alias="labels")] = None
+    """A cube can be built without it."""
     samples: SampleSection = SampleSection()
     loader: LoaderSection = LoaderSection()
-    colearn: ColearnSection
+    learning: Annotated[ColearnSection | None, Field(alias="colearn")] = None
+    """A cube can be built without it."""
     tune: TuneSection = TuneSection()
     maps: MapSection = MapSection()
     read: ReadSection = ReadSection()
@@ -75,45 +82,84 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _known_modalities(self) -> Self:
-        for where, names, known, whose in (
-            ("colearn.modalities", self.colearn.modalities, tuple(self.modalities), "the recipe's modalities do"),
-            ("maps.modalities", self.maps.alone, self.colearn.modalities, "colearn.modalities does"),
-            ("samples.coarsen", tuple(self.samples.coarsen), tuple(self.modalities), "the recipe's modalities do"),
-            ("samples.min_valid", self.samples.judged, tuple(self.modalities), "the recipe's modalities do"),
-            (
-                "tune.modality",
-                (self.tune.modality,) if self.tune.modality else (),
-                self.colearn.modalities,
-                "colearn.modalities does",
-            ),
-            ("maps.methods", self.maps.methods or (), self.colearn.methods, "colearn.methods does"),
+    def _known_names(self) -> Self:
+        mine, learning = tuple(self.modalities), self.learning
+        trained, whose = (
+            (mine, "the recipe's modalities do")
+            if learning is None
+            else (learning.modalities, "colearn.modalities does")
+        )
+        tuned = (self.tune.modality,) if self.tune.modality else ()
+        for where, names, known, who in (
+            ("colearn.modalities", learning.modalities if learning else (), mine, "the recipe's modalities do"),
+            ("maps.modalities", self.maps.alone, trained, whose),
+            ("samples.coarsen", tuple(self.samples.coarsen), mine, "the recipe's modalities do"),
+            ("samples.min_valid", self.samples.judged, mine, "the recipe's modalities do"),
+            ("tune.modality", tuned, trained, whose),
+            ("maps.methods", self.maps.methods or (), learning and learning.methods, "colearn.methods does"),
         ):
-            missing = [name for name in names if name not in known]
+            missing = [name for name in names if known is not None and name not in known]
             if missing:
-                raise ValueError(f"{where} names {', '.join(missing)}, which {whose} not list ({', '.join(known)})")
-        kind = self.colearn.task.kind
-        if (kind == "regression") != (self.labels.values is not None):
-            raise ValueError(
-                "labels.values and colearn.task.kind: regression go together: "
-                + ("name the value in labels.values" if kind == "regression" else "set colearn.task.kind: regression")
-            )
-        if self.labels.values is not None and self.samples.places is not None and self.samples.places.label is not None:
+                raise ValueError(f"{where} names {', '.join(missing)}, which {who} not list ({', '.join(known or ())})")
+        return self
+
+    @model_validator(mode="after")
+    def _values_or_classes(self) -> Self:
+        if self.labelling is None or self.labelling.values is None:
+            return self
+        if self.samples.places is not None and self.samples.places.label is not None:
             raise ValueError(
                 "samples.places.label are classes, but labels.values are learned: leave it out, and the value at each "
                 "place is taken from labels.path"
             )
-        if self.labels.values is not None and self.samples.min_purity:
+        if self.samples.min_purity:
             raise ValueError("samples.min_purity is a share of classes, but labels.values are learned: leave it out")
-        whole = self.samples.target == "dense" and self.colearn.encoder.pool > 1 and self.colearn.task.share is not None
+        return self
+
+    @model_validator(mode="after")
+    def _task_fits(self) -> Self:
+        if self.learning is None:
+            return self
+        kind, pool = self.learning.task.kind, self.learning.encoder.pool
+        if self.labelling is not None and (kind == "regression") != (self.labelling.values is not None):
+            raise ValueError(
+                "labels.values and colearn.task.kind: regression go together: "
+                + ("name the value in labels.values" if kind == "regression" else "set colearn.task.kind: regression")
+            )
+        whole = self.samples.target == "dense" and pool > 1 and self.learning.task.share is not None
         if kind == "multilabel" and not whole:
             raise ValueError(
                 "colearn.task.kind multilabel learns which classes stand in a patch: leave samples.target dense, set "
                 "colearn.encoder.pool to the patch and colearn.task.share to the share that counts, such as 0.07"
             )
-        if self.colearn.protocol == "honest" and self.samples.validation == 0:
+        if self.learning.protocol == "honest" and self.samples.validation == 0:
             raise ValueError("samples.validation is 0, but the honest protocol stops training on validation blocks")
         return self
+
+    @property
+    def labels(self) -> LabelSection:
+        """The labels of a run that goes past its cube.
+
+        Raises:
+            MdicoError: the recipe has none.
+        """
+        return self._needed("labels", self.labelling)
+
+    @property
+    def colearn(self) -> ColearnSection:
+        """What a run learns that goes past its cube.
+
+        Raises:
+            MdicoError: the recipe says nothing of it.
+        """
+        return self._needed("colearn", self.learning)
+
+    def _needed(self, key: str, section: S | None) -> S:
+        if section is None:
+            raise MdicoError(
+                f"recipe {self.name}: has no `{key}` section. Add it, or build the cube alone: `mdico build`."
+            )
+        return section
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -122,7 +168,7 @@ class Recipe(Section):
 
 def recipe_card(recipe: Recipe) -> Card:
     """The choices of a run at a glance."""
-    area, period, learning = recipe.area, recipe.period, recipe.colearn
+    area, period, labels, learning = recipe.area, recipe.period, recipe.labelling, recipe.learning
     where = next(f"{key} {value}" for key in ("bbox", "bounds", "geojson", "tile") if (value := getattr(area, key)))
     unit = "degrees" if area.crs != "auto" and CRS.from_user_input(area.crs).is_geographic else "m"
     steps = period.period.steps()
@@ -130,20 +176,22 @@ def recipe_card(recipe: Recipe) -> Card:
         (name, ", ".join(section.bands or ("all",)), section.reducer or "the sensor's own")
         for name, section in recipe.modalities.items()
     ]
+    facts = [
+        ("area", f"{where}, {area.crs}, pixels of {area.resolution:g} {unit}"),
+        ("period", f"{period.start} to {period.end}, {len(steps)} steps ({period.step})"),
+        ("catalog", recipe.catalog),
+    ]
+    if labels is not None:
+        facts.append(("labels", str(labels.path)))
+    if learning is not None:
+        facts.append(("trained together", ", ".join(learning.modalities)))
+        facts.append(("methods", f"{', '.join(learning.methods)}; seeds {', '.join(map(str, learning.seeds))}"))
     return Card(
         title=recipe.name,
         kind="mdico recipe",
-        facts=[
-            ("area", f"{where}, {area.crs}, pixels of {area.resolution:g} {unit}"),
-            ("period", f"{period.start} to {period.end}, {len(steps)} steps ({period.step})"),
-            ("catalog", recipe.catalog),
-            ("labels", str(recipe.labels.path)),
-            ("trained together", ", ".join(learning.modalities)),
-            ("methods", f"{', '.join(learning.methods)}; seeds {', '.join(map(str, learning.seeds))}"),
-            ("output", str(recipe.output)),
-        ],
+        facts=[*facts, ("output", str(recipe.output))],
         tables=[Table(("sensor", "bands", "reducer"), rows)],
-        legend=[(each.name, each.color) for each in recipe.labels.classes],
+        legend=[(each.name, each.color) for each in labels.classes] if labels is not None else [],
     )
 
 
