@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pystac
 import pytest
 import rasterio
 import torch
@@ -264,6 +265,41 @@ def test_scenes_are_lazy_and_in_counts(recipe_facts: dict[str, Any]) -> None:
     assert scenes["B08"].isel(time=8, y=3, x=4).compute().item() == toy_counts(3, 25, "B08")[3, 4] + 1000
     with pytest.raises(mdico.MdicoError, match="has no modality 'landsat'"):
         mdico.scenes(mdico.parse_recipe(recipe_facts), "landsat")
+
+
+def test_a_region_without_labels_is_mapped_with_bundles_of_another(
+    door: Door, recipe_facts: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe_facts["colearn"] |= {"methods": ["fullco"]}
+    recipe = mdico.parse_recipe(recipe_facts)
+    for stage in (mdico.build, mdico.sample, mdico.train):
+        stage(recipe)
+    mdico.predict(recipe, modalities=["sentinel2", "auto", "fused"])
+    facts = {key: value for key, value in recipe_facts.items() if key not in ("labels", "colearn")}
+    path = written(tmp_path / "other.yml", {**facts, "name": "other", "output": "other"})
+    assert door("build", path)[0] == 0
+    code, _, err = door("predict", path)
+    assert code == 2
+    assert "`--bundle FOLDER`, or maps.bundles" in err
+    bundles = [recipe.output / "bundles" / "fullco" / "seed-0" / name for name in ("sentinel1", "sentinel2", "fused")]
+    given = [part for folder in bundles for part in ("--bundle", folder)]
+    asked = [part for name in ("sentinel2", "auto", "fused") for part in ("--modality", name)]
+    code, _, err = door("predict", path, *given, *asked)
+    assert code == 0, err
+    for name in ("sentinel2", "auto", "fused"):
+        images = [folder / "maps" / f"fullco-{name}-seed0.tif" for folder in (recipe.output, tmp_path / "other")]
+        own, other = (rasterio.open(image).read() for image in images)
+        np.testing.assert_array_equal(own, other)
+    assert len(list((tmp_path / "other" / "maps").glob("*.zarr"))) == 3
+    assert pystac.Collection.from_file(str(tmp_path / "other" / "maps" / "collection.json")).title == "other: maps"
+    code, _, err = door("predict", path, "--bundle", bundles[0], "--modality", "sentinel2", "--resume")
+    assert code == 2
+    assert "maps.bundles: none maps with sentinel2" in err
+    twin = tmp_path / "twin"
+    shutil.copytree(bundles[0], twin)
+    code, _, err = door("predict", path, "--bundle", bundles[0], "--bundle", twin, "--resume")
+    assert code == 2
+    assert "both give the map fullco-sentinel1-seed0" in err
 
 
 BAD = [

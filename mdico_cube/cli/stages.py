@@ -143,6 +143,10 @@ def predict(
             help="A sensor to map with; auto = the best observed at each pixel, fused = all; repeatable.",
         ),
     ] = None,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option("--bundle", metavar="FOLDER", help="A bundle of another run to map with; repeatable."),
+    ] = None,
     mask: Annotated[
         Path | None, typer.Option("--mask", metavar="FILE", help="Map only inside the polygons of a vector file.")
     ] = None,
@@ -180,10 +184,12 @@ def predict(
     """Bundles to maps: the whole region with one sensor at a time, as Zarr and GeoTIFF. Options replace the recipe's.
 
     Example: `mdico predict region.yml`, or `mdico predict region.yml --modality auto --mask fields.geojson`; four times
-    as fast: `mdico predict region.yml --precision int8`, on a GPU: `--device cuda --precision bf16`
+    as fast: `mdico predict region.yml --precision int8`, on a GPU: `--device cuda --precision bf16`; with a model of
+    another region: `mdico predict other.yml --bundle my-region/bundles/mdico/seed-0/sentinel2`
     """
     asked: dict[str, Any] = {
         "modalities": modality,
+        "bundles": [folder.resolve() for folder in bundle or ()],
         "mask": mask and mask.resolve(),
         "abstain": abstain,
         "outputs": output,

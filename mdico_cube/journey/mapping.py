@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from math import isfinite
 from pathlib import Path
@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from mdico_cube import __version__
 from mdico_cube.colearn.bundle import CONFIG, add_scores
-from mdico_cube.colearn.registry import get_method
 from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.ledger import Ledger
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.journey.places import Places
 from mdico_cube.journey.timings import read_timings
+from mdico_cube.journey.wanted import wanted_maps
 from mdico_cube.maps.cog import write_cog
 from mdico_cube.maps.estimate import MapCost, map_cost
 from mdico_cube.maps.evaluate import AnyScores, read_scores
@@ -33,7 +33,7 @@ from mdico_cube.maps.precision import record_int8, record_low_loss
 from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores
 from mdico_cube.maps.task_scores import MapFigures
-from mdico_cube.maps.write import is_stale, map_path, write_map
+from mdico_cube.maps.write import is_stale, write_map
 from mdico_cube.patches.divide import stored_origin
 from mdico_cube.patches.extract import check_origin
 from mdico_cube.progress import say
@@ -66,24 +66,22 @@ def predict(
         The maps (Zarr); beside each stand the GeoTIFF and the STAC item, with the suffixes .tif and .json.
 
     Raises:
-        MdicoError: no bundle, a bundle that does not fit the cube, or existing maps without overwrite or resume.
+        MdicoError: no bundle, one that does not fit the cube, or existing maps without overwrite or resume.
     """
     recipe = with_maps(recipe, maps)
     cluster = cluster_for(recipe.cluster, workers, scheduler)
     places, done = Places.of(recipe), []
-    if recipe.maps.polygons is not None and recipe.colearn.task.kind != "classes":
-        raise MdicoError(
-            f"maps.polygons: are of classes, and colearn.task is {recipe.colearn.task.kind}. Leave polygons out."
-        )
-    wanted = list(_maps(recipe))
-    for method, modality, seed in wanted:  # what one of the maps cannot serve is refused before the first is made
-        plan_map(places.cube, _bundle(recipe, method, modality, seed), **recipe.maps.options)
-    for method, modality, seed in wanted:
-        bundle = _bundle(recipe, method, modality, seed)
-        target = map_path(recipe.output, method, modality, seed)
-        if recipe.maps.precision in ("bf16", "fp16") and places.samples.exists() and isinstance(bundle, Path):
+    wanted = list(wanted_maps(recipe))
+    for one in wanted:  # what one of the maps cannot serve is refused before the first is made
+        planned = plan_map(places.cube, one.bundle, **recipe.maps.options)
+        if recipe.maps.polygons is not None and planned.task != "classes":
+            raise MdicoError(f"maps.polygons: are of classes, and this is a map of {planned.task}. Leave polygons out.")
+    for one in wanted:
+        bundle, target = one.bundle, one.target
+        judged = places.samples.exists() and not recipe.maps.bundles  # windows of other ground say nothing of a bundle
+        if judged and recipe.maps.precision in ("bf16", "fp16") and isinstance(bundle, Path):
             record_low_loss(bundle, places.samples, places.cube, recipe.maps.precision)
-        if recipe.maps.precision == "int8" and places.samples.exists():
+        if judged and recipe.maps.precision == "int8":
             for folder in [bundle] if isinstance(bundle, Path) else bundle:
                 record_int8(folder, places.samples, places.cube)
         options = recipe.maps.options
@@ -94,9 +92,7 @@ def predict(
         write_map(places.cube, bundle, target, overwrite or stale, resume, cluster=cluster, **options)
         if stood is not None and stood.any(axis=-1).all() and np.array_equal(stood, _digests(target)):
             say(f"predict: {target.name} stands, skipped")
-        write_cog(
-            target, target.with_suffix(".tif"), f"{recipe.name}: {method}, {_TITLES.get(modality, f'{modality} alone')}"
-        )
+        write_cog(target, target.with_suffix(".tif"), f"{recipe.name}: {one.title}")
         if recipe.maps.polygons is not None:
             write_polygons(target, target.with_suffix(f".{recipe.maps.polygons}"))
         write_item(target, places.cube, bundle)
@@ -126,10 +122,9 @@ def foresee_maps(recipe: Recipe, workers: int | None = None, **maps: Any) -> dic
     """
     recipe = with_maps(recipe, maps)
     places, cluster, found = Places.of(recipe), cluster_for(recipe.cluster, workers), {}
-    for method, modality, seed in _maps(recipe):
-        planned = plan_map(places.cube, _bundle(recipe, method, modality, seed), **recipe.maps.options)
-        target = map_path(recipe.output, method, modality, seed)
-        found[target.stem] = map_cost(planned, target, cluster)
+    for one in wanted_maps(recipe):
+        planned = plan_map(places.cube, one.bundle, **recipe.maps.options)
+        found[one.target.stem] = map_cost(planned, one.target, cluster)
     return found
 
 
@@ -147,16 +142,12 @@ def quantize(recipe: Recipe, force: bool = False) -> dict[str, float]:
         MdicoError: no model or no samples, a model that has no 8-bit form, or too many other classes.
     """
     places, found = Places.of(recipe), {}
-    for method, modality, seed in _maps(recipe):
-        if modality == "fused":
+    for one in wanted_maps(recipe):
+        if one.modality == "fused":
             continue
-        wanted = _bundle(recipe, method, modality, seed)
-        for folder in [wanted] if isinstance(wanted, Path) else wanted:
+        for folder in [one.bundle] if isinstance(one.bundle, Path) else one.bundle:
             found[str(folder)] = record_int8(folder, places.samples, places.cube, force).changed
     return found
-
-
-_TITLES = {"auto": "the best sensor at each pixel", "fused": "all sensors at each pixel"}
 
 
 def with_maps(recipe: Recipe, maps: dict[str, Any]) -> Recipe:
@@ -168,37 +159,12 @@ def with_maps(recipe: Recipe, maps: dict[str, Any]) -> Recipe:
     if not maps:
         return recipe
     section = parse_section(MapSection, {**recipe.maps.model_dump(), **maps}, "maps")
-    unknown = [name for name in section.alone if name not in recipe.colearn.modalities]
+    known = tuple(recipe.modalities) if recipe.learning is None else recipe.learning.modalities
+    unknown = [name for name in section.alone if name not in known]
     if unknown:
-        known = ", ".join((*recipe.colearn.modalities, *TOGETHER))
-        raise MdicoError(f"maps.modalities: no model of {', '.join(unknown)} was trained. Use some of: {known}.")
+        names = ", ".join((*known, *TOGETHER))
+        raise MdicoError(f"maps.modalities: no model of {', '.join(unknown)} was trained. Use some of: {names}.")
     return recipe.model_copy(update={"maps": section})
-
-
-def _bundle(recipe: Recipe, method: str, modality: str, seed: int) -> Path | list[Path]:
-    """Where the model of a map stands; several where each pixel takes the best."""
-    places = Places.of(recipe)
-    names = recipe.colearn.modalities if modality == "auto" else (modality,)
-    folders = [places.bundle(method, seed, name) for name in names]
-    for folder in folders:
-        if not folder.exists():
-            raise MdicoError(f"{folder}: there is no model. Train it with `mdico train`.")
-    return folders if modality == "auto" else folders[0]
-
-
-def _maps(recipe: Recipe) -> Iterator[tuple[str, str, int]]:
-    seeds = recipe.colearn.seeds if recipe.maps.seeds == "all" else recipe.colearn.seeds[:1]
-    for method in recipe.maps.methods or recipe.colearn.methods:
-        maker = get_method(method)
-        if not maker.maps_alone:
-            say(f"predict: {method} cannot map with one sensor, skipped")
-            continue
-        for modality in recipe.maps.modalities or recipe.colearn.modalities:
-            if modality == "fused" and not maker.any_subset:
-                say(f"predict: {method} fuses no subset of the sensors, skipped")
-                continue
-            for seed in seeds:
-                yield method, modality, seed
 
 
 def evaluate(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> AnyScores:
@@ -210,7 +176,7 @@ def evaluate(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> A
         MdicoError: no maps, no held-out label, or scores exist already.
     """
     places = Places.of(recipe)
-    wanted = [map_path(recipe.output, method, modality, seed) for method, modality, seed in _maps(recipe)]
+    wanted = [one.target for one in wanted_maps(recipe)]
     if all(path.exists() for path in wanted):
         check_origin(places.samples, open_reader(places.cube))
     made_from = _scores_from(places, wanted)

@@ -132,8 +132,8 @@ def _rebased(recipe: Recipe, base: Path) -> Recipe:
     if recipe.learning is not None and recipe.learning.encoder.weights is not None:
         encoder = recipe.learning.encoder.model_copy(update={"weights": under(recipe.learning.encoder.weights)})
         update["learning"] = recipe.learning.model_copy(update={"encoder": encoder})
-    if recipe.maps.mask is not None:
-        update["maps"] = recipe.maps.model_copy(update={"mask": under(recipe.maps.mask)})
+    bundles, mask = tuple(under(folder) for folder in recipe.maps.bundles), recipe.maps.mask
+    update["maps"] = recipe.maps.model_copy(update={"bundles": bundles, "mask": mask and under(mask)})
     if recipe.store.target is not None and "://" not in recipe.store.target:
         update["store"] = recipe.store.model_copy(update={"target": str(under(Path(recipe.store.target)))})
     update["catalog"] = catalog_at(recipe.catalog)

@@ -60,7 +60,9 @@ class MapSection(MapOptions):
     """Methods to map with; null = every trained one."""
     seeds: Literal["first", "all"] = "first"
     """Map with the first seed's model or with every seed's (scores then come with a spread)."""
-
+    bundles: tuple[Path, ...] = ()
+    """Folders of bundles of another run to map with, such as ../my-region/bundles/mdico/seed-0/sentinel2; empty = those
+    that this recipe trains. Then methods and seeds say nothing, and colearn and labels may be left out."""
     polygons: Literal["gpkg", "geojson"] | None = None
     """Also write the classes as polygons beside the GeoTIFF, one per connected patch; geojson is in degrees."""
 
