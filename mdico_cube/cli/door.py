@@ -127,6 +127,13 @@ def _plain(facts: Any) -> Any:
     return str(facts) if isinstance(facts, Path) else facts
 
 
+def share(part: float) -> str:
+    """A share for people: "37%"; "under 1%" and "over 99%" are said of what is not quite nothing or everything."""
+    if 0 < part < 0.01 or 0.99 < part < 1:
+        return "under 1%" if part < 0.5 else "over 99%"
+    return f"{part:.0%}"
+
+
 def size(count: float) -> str:
     """Bytes for people: 3 digits and a unit."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

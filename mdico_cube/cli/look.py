@@ -10,7 +10,7 @@ import typer
 from rich.table import Column, Table
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, Cube, RecipeFile, app, out, print_json, size
+from mdico_cube.cli.door import AsJson, Cube, RecipeFile, app, out, print_json, share, size
 from mdico_cube.cube.items import reasons
 from mdico_cube.cube.stale import counted
 from mdico_cube.cube.target import name_of
@@ -57,7 +57,7 @@ def inspect(
         counts = {"done": status.done, "with gaps": status.gaps, "failed": status.failed, "missing": status.missing}
         counts["stale"] = sum(one.modality == status.modality for one in due)
         shards = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
-        facts = (f"{status.valid_fraction:.0%}", f"{status.items:,}", size(status.bytes_written), span(status.seconds))
+        facts = (share(status.valid_fraction), f"{status.items:,}", size(status.bytes_written), span(status.seconds))
         table.add_row(status.modality, shards, *facts)
     out.print(table)
     for name, reasons_due in counted(due).items():

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, Overwrite, RecipeFile, app, out, print_json
+from mdico_cube.cli.door import AsJson, Overwrite, RecipeFile, app, out, print_json, share
 from mdico_cube.errors import some
 from mdico_cube.recipe import load_recipe
 
@@ -38,8 +38,8 @@ def index(recipe: RecipeFile, as_json: AsJson = False) -> None:
     for name, folds in summary["classes"].items():
         table.add_row(name, *(f"{folds[fold]:,}" for fold in ("train", "validation", "test", "unused")))
     out.print(table)
-    for name, share in summary["observed"].items():
-        out.print(f"{name}: {share:.0%} observed on average")
+    for name, observed in summary["observed"].items():
+        out.print(f"{name}: {share(observed)} observed on average")
     out.print(f"index: {found.path}", soft_wrap=True)
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import mdico_cube
 from mdico_cube import cli
-from mdico_cube.cli.door import print_json
+from mdico_cube.cli.door import print_json, share
 
 
 def mdico(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -103,3 +103,20 @@ def test_an_unknown_command_is_exit_status_2() -> None:
 def test_a_shell_completes_commands() -> None:
     done = mdico(_MDICO_COMPLETE="complete_bash", COMP_WORDS="mdico cat", COMP_CWORD="1")
     assert done.stdout.split() == ["catalogs"]
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (0.0, "0%"),
+        (0.002, "under 1%"),
+        (0.009, "under 1%"),
+        (0.01, "1%"),
+        (0.37, "37%"),
+        (0.99, "99%"),
+        (0.998, "over 99%"),
+        (1.0, "100%"),
+    ],
+)
+def test_a_share_that_is_not_quite_nothing_or_everything_says_so(part: float, text: str) -> None:
+    assert share(part) == text
