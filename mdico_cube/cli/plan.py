@@ -83,7 +83,7 @@ def _print_plan(summary: Mapping[str, Any]) -> None:
             str(len(facts["bands"])),
             str(len(facts["steps"])),
             str(facts["scenes"]),
-            f"{min(counts)} to {max(counts)}",
+            str(counts[0]) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}",
             size(facts["bytes_read"]),
             size(facts["bytes_stored"]),
         )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -114,13 +117,28 @@ def fit(
 def _run(loop: Loop, validation: Batches, section: TrainSection, folder: Path, title: str, resumed: bool) -> None:
     """The one call to Lightning."""
     trainer = _trainer(section, folder, [*_callbacks(section, folder), *watchers(title, section.epochs)])
-    trainer.fit(
-        loop,
-        train_dataloaders=loop.loader,
-        val_dataloaders=validation,
-        ckpt_path=folder / "last.ckpt" if resumed else None,
-        weights_only=True,
-    )
+    with _ctrl_c_as_everywhere():
+        trainer.fit(
+            loop,
+            train_dataloaders=loop.loader,
+            val_dataloaders=validation,
+            ckpt_path=folder / "last.ckpt" if resumed else None,
+            weights_only=True,
+        )
+
+
+@contextmanager
+def _ctrl_c_as_everywhere() -> Iterator[None]:
+    """Ctrl-C stays a KeyboardInterrupt: Lightning makes it a SystemExit(1) and is deaf to the next one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, handler)
+            raise end.__context__ from None
+        raise
 
 
 def _trainer(section: TrainSection, folder: Path, callbacks: list[Callback]) -> pl.Trainer:

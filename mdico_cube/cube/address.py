@@ -12,6 +12,8 @@ REMOTE = ("http", "https", "s3", "gs", "az", "abfs")
 _VSI = {"http": "/vsicurl/http://", "https": "/vsicurl/https://", "s3": "/vsis3/", "gs": "/vsigs/"}
 _VSI |= {"az": "/vsiaz/", "abfs": "/vsiaz/"}
 _QUERY = re.compile(r"\?[^\s'\")>]*")
+_CAUSE = re.compile(r"\(Caused by \w+\((.*)\)\)", re.DOTALL)
+_CONNECTION = re.compile(r"^<?[\w.]*HTTPS?Connection(?:Pool)?(?:\([^)]*\)| object at \w+>)(?: at \w+>)?(?:, |: )")
 _PREFIX = re.compile(r"\w[\w+.-]+:")  # longer than a drive's letter
 _STRANGE = re.compile(r"[\x00-\x20\x7f<>\\]")
 
@@ -74,8 +76,12 @@ def shown(address: str) -> str:
 
 
 def plain(error: object) -> str:
-    """A text without the queries of the addresses in it."""
-    return re.sub(r"://[^/@\s]*@", "://", _QUERY.sub("", str(error)))
+    """A text without the queries of the addresses in it; of a lost connection only the innermost reason."""
+    text = str(error)
+    cause = _CAUSE.search(text)
+    if cause:
+        text = _CONNECTION.sub("", _CONNECTION.sub("", cause[1]).strip("\"'"))
+    return re.sub(r"://[^/@\s]*@", "://", _QUERY.sub("", text))
 
 
 def hush(*loggers: str) -> None:

@@ -31,6 +31,8 @@ TILE = 512
 def write_cog(source: Path, target: Path, title: str) -> Path:
     """Write `<target>` with the answer and `<stem>-NAME.tif` beside it for every other variable of the map.
 
+    Files beside it of variables that the map lacks are of an earlier map, and are removed.
+
     The class file carries a colour table, nodata 255, overviews by majority and, in `<target>.aux.xml`, the class names
     that GDAL and QGIS show; so does the one that says which sensor was used. Of labels side by side it holds the bits,
     of a value the value itself (NaN = none) or its counts with their scale. Memory holds one shard at a time. (GDAL
@@ -53,6 +55,9 @@ def write_cog(source: Path, target: Path, title: str) -> Path:
     geobox = open_map(source).odc.geobox
     with mendable(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        for name in (name for name in EXTRAS if name not in group):  # of a map that stood here
+            beside_cog(target, name).unlink(missing_ok=True)
+            side_file(beside_cog(target, name)).unlink(missing_ok=True)
         for name in (name for name in EXTRAS if name in group):
             array: Any = group[name]
             beside, about = beside_cog(target, name), f"{title}: {array.attrs['long_name']}"
@@ -66,8 +71,7 @@ def write_cog(source: Path, target: Path, title: str) -> Path:
             _write(main, geobox, target, title, "MODE", _colors(legend))
             _write_names(legend, target)
         else:
-            side = target.with_name(f"{target.name}.aux.xml")
-            side.unlink(missing_ok=True)  # of a map of classes that stood here
+            side_file(target).unlink(missing_ok=True)  # of a map of classes that stood here
             _write(main, geobox, target, title, _OVERVIEWS[task_of(group)], None, (str(main.attrs["long_name"]),))
     return target
 
@@ -82,6 +86,11 @@ _PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#
 def beside_cog(target: Path, name: str) -> Path:
     """Where the GeoTIFF of another variable stands."""
     return target.with_name(f"{target.stem}-{name}.tif")
+
+
+def side_file(target: Path) -> Path:
+    """Where GDAL looks for a GeoTIFF's class names."""
+    return target.with_name(f"{target.name}.aux.xml")
 
 
 def sensor_entries(attrs: dict[str, Any]) -> tuple[LabelClass, ...]:
@@ -177,7 +186,7 @@ def _write_names(legend: Sequence[LabelClass], target: Path) -> None:
     categories = ElementTree.SubElement(ElementTree.SubElement(root, "PAMRasterBand", band="1"), "CategoryNames")
     for value in range(max(names) + 1):
         ElementTree.SubElement(categories, "Category").text = names.get(value, "")
-    side = target.with_name(f"{target.name}.aux.xml")
+    side = side_file(target)
     part = side.with_name(f".{side.name}.{uuid.uuid4().hex[:8]}")
     part.write_text(ElementTree.tostring(root, encoding="unicode"), encoding="utf-8")
     part.replace(side)

@@ -482,3 +482,17 @@ def test_a_single_sample_is_too_few(tmp_path: Path) -> None:
     loaders = make_loader(TRAIN.rows(0, 1)), make_loader(VALIDATION, shuffle=False)
     with pytest.raises(MdicoError, match="one training sample is too few"):
         fit("independent", INPUTS, LEGEND, make_section(), *loaders, [1, 1, 1], tmp_path, 0)
+
+
+def test_ctrl_c_while_training_is_what_it_is_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Loop, "training_step", stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "run", train={"epochs": 1})
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, handler)

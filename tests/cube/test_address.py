@@ -76,3 +76,25 @@ def test_nothing_secret_is_shown() -> None:
     assert plain("cannot open 'https://me:pass@host/a.tif?sig=secret' now") == "cannot open 'https://host/a.tif' now"
     assert host_of("https://me:pass@host:8/a.tif") == "https://host:8"
     assert host_of("/data/a.tif") == ""
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (
+            "NameResolutionError(\"HTTPSConnection(host='host', port=443): Failed to resolve 'host' (Unknown)\")",
+            "Failed to resolve 'host' (Unknown)",
+        ),
+        (
+            "NewConnectionError('<urllib3.connection.HTTPSConnection object at 0x7f>: [Errno 111] Connection refused')",
+            "[Errno 111] Connection refused",
+        ),
+        (
+            "ConnectTimeoutError(<HTTPSConnection(host='host', port=443) at 0x7f>, 'Connection to host timed out.')",
+            "Connection to host timed out.",
+        ),
+    ],
+)
+def test_of_a_lost_connection_only_the_reason_is_said(cause: str, reason: str) -> None:
+    pool = "HTTPSConnectionPool(host='host', port=443): Max retries exceeded with url: /v1"
+    assert plain(f"{pool} (Caused by {cause})") == reason

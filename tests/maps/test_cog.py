@@ -108,6 +108,16 @@ def test_every_variable_gets_a_file_and_the_sensor_has_names_and_colours(run):
     assert side.index("none") < side.index("sentinel2") < side.index("sentinel1")
 
 
+def test_layers_of_an_earlier_map_do_not_stay_beside_a_new_one(run):
+    bundle, path = run.bundle("sentinel1"), map_path(run.out, "mdico", "again", 0)
+    target = write_cog(write_map(run.cube, bundle, path, abstain=0.5), path.with_suffix(".tif"), "map")
+    old = target.with_name(f"{target.stem}-abstain.tif")
+    assert old.exists()
+    write_cog(write_map(run.cube, bundle, path, overwrite=True), target, "map")
+    assert not old.exists()
+    assert target.with_name(f"{target.stem}-confidence.tif").exists()
+
+
 def test_fused_sensors_have_a_name_for_each_set():
     entries = sensor_entries({"flag_masks": [1, 2], "flag_meanings": "radar optical"})
     assert [item.name for item in entries] == ["none", "radar", "optical", "radar + optical"]
