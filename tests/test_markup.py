@@ -57,7 +57,14 @@ def test_what_is_given_is_shown() -> None:
 
 def test_a_recipe_shows_its_choices() -> None:
     html = load_recipe(pipeline_folder() / "demo.yml")._repr_html_()
-    for text in ("demo", "12 steps", "sentinel1", "independent, mdico", "winter wheat", "#e8c24a"):
+    for text in (
+        "demo",
+        "bounds 709380, 5617480, 714500, 5622600",
+        "12 steps",
+        "independent, mdico",
+        "winter wheat",
+        "#e8c24a",
+    ):
         assert text in html
 
 

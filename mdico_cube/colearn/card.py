@@ -119,6 +119,13 @@ def _limits(config: BundleConfig) -> str:
     )
 
 
+_WORDS = {
+    **{"f1_macro": "macro F1", "f1_weighted": "weighted F1", "recall_macro": "macro recall", "kappa": "Cohen's kappa"},
+    **{"pixels": "pixels scored", "r2": "R2", "rmse": "RMSE", "rrmse": "RMSE / mean", "mae": "MAE"},
+}
+"""Score -> what a notebook calls it."""
+
+
 def notebook_card(config: BundleConfig, folder: str) -> Card:
     """What a notebook shows of a bundle.
 
@@ -129,7 +136,7 @@ def notebook_card(config: BundleConfig, folder: str) -> Card:
     training, steps = config.training, [step for step in config.steps if step]
     bands = zip(config.bands, config.units, config.stats.mean, config.stats.std, strict=True)
     scores = [
-        (name, f"{value:,}" if value == int(value) else f"{value:.3g}")
+        (_WORDS.get(name, name.replace("_", " ")), f"{value:,}" if value == int(value) else f"{value:.3g}")
         for name, value in config.scores.items()
         if isinstance(value, int | float)
     ]

@@ -169,7 +169,11 @@ class Recipe(Section):
 def recipe_card(recipe: Recipe) -> Card:
     """The choices of a run at a glance."""
     area, period, labels, learning = recipe.area, recipe.period, recipe.labelling, recipe.learning
-    where = next(f"{key} {value}" for key in ("bbox", "bounds", "geojson", "tile") if (value := getattr(area, key)))
+    where = next(
+        f"{key} {', '.join(f'{edge:.10g}' for edge in value) if isinstance(value, tuple) else value}"
+        for key in ("bbox", "bounds", "geojson", "tile")
+        if (value := getattr(area, key))
+    )
     unit = "degrees" if area.crs != "auto" and CRS.from_user_input(area.crs).is_geographic else "m"
     steps = period.period.steps()
     rows = [

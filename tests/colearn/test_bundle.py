@@ -307,5 +307,5 @@ def test_a_notebook_shows_what_the_model_is(tmp_path: Path) -> None:
     scores = {"kappa": 0.5, "pixels": 12345}
     bundle = load_bundle(save_bundle(tmp_path / "b", TRAINED["mdico"], "optical", scores=scores))
     card, config = bundle._repr_html_(), bundle.config
-    for text in (f"{config.parameters:,} weights", config.digest[:12], "0.5", "12,345", *config.bands):
+    for text in (f"{config.parameters:,} weights", config.digest[:12], "pixels scored", "0.5", "12,345", *config.bands):
         assert text in card
