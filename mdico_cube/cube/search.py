@@ -92,7 +92,7 @@ def catalog_of(saved: Answer, modality: str, candidates: Sequence[Fallback]) -> 
     collections = {item.collection_id for item in saved.items if item.collection_id}
     fitting = [one for one in candidates if not collections or one.source.collection in collections]
     for one in fitting:
-        if shown(one.href) == saved.catalog:
+        if shown(one.href).rstrip("/") == saved.catalog.rstrip("/"):
             return one
     for one in fitting:
         if not (is_remote(one.href) and is_remote(saved.catalog)):  # a static catalog may be moved or published
