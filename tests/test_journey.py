@@ -448,7 +448,7 @@ def test_the_demo_s_recipe_covers_the_region_that_was_asked_for(tmp_path: Path) 
     assert list(recipe.area.bounds or ()) == card["bounds"]
     assert (recipe.period.start, recipe.period.end) == ("2023-01-01", "2023-12-31")
     whole = mdico.load_recipe(mdico.pipeline_folder() / "demo.yml")
-    same = {"area": whole.area, "period": whole.period, "labels": whole.labels, "output": whole.output}
+    same = {"area": whole.area, "period": whole.period, "labelling": whole.labels, "output": whole.output}
     assert recipe.model_copy(update={**same, "href": whole.href}) == whole
 
 

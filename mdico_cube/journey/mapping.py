@@ -20,7 +20,7 @@ from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.journey.places import Places
 from mdico_cube.journey.timings import read_timings
-from mdico_cube.journey.wanted import wanted_maps
+from mdico_cube.journey.wanted import ready_maps, wanted_maps
 from mdico_cube.maps.cog import write_cog
 from mdico_cube.maps.estimate import MapCost, map_cost
 from mdico_cube.maps.evaluate import AnyScores, read_scores
@@ -71,7 +71,7 @@ def predict(
     recipe = with_maps(recipe, maps)
     cluster = cluster_for(recipe.cluster, workers, scheduler)
     places, done = Places.of(recipe), []
-    wanted = list(wanted_maps(recipe))
+    wanted = ready_maps(recipe)
     for one in wanted:  # what one of the maps cannot serve is refused before the first is made
         planned = plan_map(places.cube, one.bundle, **recipe.maps.options)
         if recipe.maps.polygons is not None and planned.task != "classes":
@@ -82,7 +82,7 @@ def predict(
         if judged and recipe.maps.precision in ("bf16", "fp16") and isinstance(bundle, Path):
             record_low_loss(bundle, places.samples, places.cube, recipe.maps.precision)
         if judged and recipe.maps.precision == "int8":
-            for folder in [bundle] if isinstance(bundle, Path) else bundle:
+            for folder in one.folders:
                 record_int8(folder, places.samples, places.cube)
         options = recipe.maps.options
         stale = resume and is_stale(places.cube, bundle, target, **options)
@@ -122,7 +122,7 @@ def foresee_maps(recipe: Recipe, workers: int | None = None, **maps: Any) -> dic
     """
     recipe = with_maps(recipe, maps)
     places, cluster, found = Places.of(recipe), cluster_for(recipe.cluster, workers), {}
-    for one in wanted_maps(recipe):
+    for one in ready_maps(recipe):
         planned = plan_map(places.cube, one.bundle, **recipe.maps.options)
         found[one.target.stem] = map_cost(planned, one.target, cluster)
     return found
@@ -142,10 +142,10 @@ def quantize(recipe: Recipe, force: bool = False) -> dict[str, float]:
         MdicoError: no model or no samples, a model that has no 8-bit form, or too many other classes.
     """
     places, found = Places.of(recipe), {}
-    for one in wanted_maps(recipe):
+    for one in ready_maps(recipe):
         if one.modality == "fused":
             continue
-        for folder in [one.bundle] if isinstance(one.bundle, Path) else one.bundle:
+        for folder in one.folders:
             found[str(folder)] = record_int8(folder, places.samples, places.cube, force).changed
     return found
 

@@ -31,6 +31,11 @@ class WantedMap:
     """Where its model stands; several where each pixel takes the best."""
 
     @property
+    def folders(self) -> list[Path]:
+        """Every bundle of it."""
+        return [self.bundle] if isinstance(self.bundle, Path) else self.bundle
+
+    @property
     def target(self) -> Path:
         """Where it is written."""
         return map_path(self.out, self.method, self.modality, self.seed)
@@ -42,12 +47,25 @@ class WantedMap:
 
 
 def wanted_maps(recipe: Recipe) -> Iterator[WantedMap]:
-    """The maps of a recipe: with the bundles that it names, else with those that its own run trained.
+    """The maps of a recipe: with the bundles that it names, else with those that its own run trains.
+
+    Raises:
+        MdicoError: a bundle that it names is not there or damaged, or two give the same map.
+    """
+    return _given(recipe) if recipe.maps.bundles else _trained(recipe)
+
+
+def ready_maps(recipe: Recipe) -> list[WantedMap]:
+    """The same, once their bundles stand.
 
     Raises:
         MdicoError: a bundle is not there or damaged, or two give the same map.
     """
-    return _given(recipe) if recipe.maps.bundles else _trained(recipe)
+    found = list(wanted_maps(recipe))
+    for folder in (folder for one in found for folder in one.folders):
+        if not folder.exists():
+            raise MdicoError(f"{folder}: there is no model. Train it with `mdico train`.")
+    return found
 
 
 def _trained(recipe: Recipe) -> Iterator[WantedMap]:
@@ -70,9 +88,6 @@ def _trained(recipe: Recipe) -> Iterator[WantedMap]:
             for seed in seeds:
                 names = section.modalities if modality == "auto" else (modality,)
                 folders = [places.bundle(method, seed, name) for name in names]
-                for folder in folders:
-                    if not folder.exists():
-                        raise MdicoError(f"{folder}: there is no model. Train it with `mdico train`.")
                 yield WantedMap(recipe.output, method, modality, seed, folders if modality == "auto" else folders[0])
 
 
