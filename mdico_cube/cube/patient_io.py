@@ -17,8 +17,10 @@ from mdico_cube.cube.faults import judge_status
 from mdico_cube.cube.links import whole
 from mdico_cube.cube.patience import pauses
 from mdico_cube.errors import MdicoError
+from mdico_cube.progress import say
 from mdico_cube.recipe import ReadSection
 
+_TOLD = 2.0  # seconds of a pause that a person is told of
 _REASON = re.compile(r"\[Errno -?\d+\] ([^'\")\]]+)")
 
 
@@ -59,6 +61,9 @@ class PatientIO(StacApiIO):
                 lasting = not is_text(error) or (status is not None and judge_status(status) != "passing")
                 if pause is None or lasting or (self._hasty and too_slow(error)):
                     raise
+                if pause >= _TOLD:
+                    asked = shown(str(getattr(args[0], "href", args[0])))
+                    say(f"catalog {asked}: does not answer ({told(error)}), asked again in {pause:.0f} s")
             time.sleep(pause)
 
 

@@ -52,6 +52,21 @@ def test_a_catalog_over_a_failing_web_is_read_whole(web: FileServer, grid: GeoBo
     assert web.struck > 3
 
 
+def test_a_long_wait_for_a_catalog_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    told: list[str] = []
+    monkeypatch.setattr("mdico_cube.cube.patient_io.say", told.append)
+    monkeypatch.setattr("mdico_cube.cube.patient_io.time.sleep", waits.append)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        href = f"http://127.0.0.1:{nobody.getsockname()[1]}/catalog.json?token=secret"
+        with pytest.raises(UnreachableError, match="Connection refused"):
+            landing_page(href, ReadSection(retries=4, backoff=1, timeout=5))
+    assert len(told) == sum(wait >= 2 for wait in waits) > 0
+    assert all("does not answer (Connection refused), asked again in" in text for text in told)
+    assert not any("secret" in text for text in told)
+
+
 def test_a_page_that_is_gone_is_asked_for_once_and_said(web: FileServer, grid: GeoBox) -> None:
     web.faults = Faults(paths={"S2_20210215.json": "404"}, among=(".json",))
     source = Source(collection="sentinel-2-l2a")
