@@ -295,6 +295,9 @@ def test_a_region_without_labels_is_mapped_with_bundles_of_another(
     code, _, err = door("predict", path, "--bundle", bundles[0], "--modality", "sentinel2", "--resume")
     assert code == 2
     assert "maps.bundles: none maps with sentinel2" in err
+    code, _, err = door("predict", path, "--bundle", bundles[0], "--modality", "auto", "--resume")
+    assert code == 2
+    assert "auto chooses among two or more" in err
     twin = tmp_path / "twin"
     shutil.copytree(bundles[0], twin)
     code, _, err = door("predict", path, "--bundle", bundles[0], "--bundle", twin, "--resume")

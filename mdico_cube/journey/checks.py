@@ -9,7 +9,9 @@ from mdico_cube.recipe import Recipe
 
 
 def check_methods(recipe: Recipe) -> None:
-    """What can be known to fail before anything is read."""
+    """What can be known to fail before anything is read; a recipe that builds a cube alone names no method."""
+    if recipe.learning is None:
+        return
     get_encoder(recipe.colearn.encoder.name)
     alone = {method: get_method(method).maps_alone for method in recipe.colearn.methods}
     for method in recipe.maps.methods or ():

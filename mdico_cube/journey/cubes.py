@@ -42,8 +42,7 @@ def plan(recipe: Recipe, items: Path | str | None = None) -> BuildPlan:
     Raises:
         MdicoError: bad input; the text names it.
     """
-    if recipe.learning is not None:
-        check_methods(recipe)
+    check_methods(recipe)
     return plan_build(recipe, None if items is None else read_items(items), geobox=_grid(recipe, update=False))
 
 
@@ -79,8 +78,7 @@ def refresh(recipe: Recipe) -> tuple[BuildPlan, list[Change]]:
 
 def _planned(recipe: Recipe, resume: bool, items: Path | str | None, again: bool, update: bool = False) -> BuildPlan:
     """The plan of a build: from given items, from those beside the cube where it goes on, else from a search."""
-    if recipe.learning is not None:
-        check_methods(recipe)
+    check_methods(recipe)
     saved = recipe.output / ITEMS
     if items is not None:
         if again:

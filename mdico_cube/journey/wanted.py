@@ -108,9 +108,11 @@ def _given(recipe: Recipe) -> Iterator[WantedMap]:
                     "Name one of them, and give the other an output of its own."
                 )
             found[one.target] = one
-    if asked is not None and "auto" in asked and alone:
+    if asked is not None and "auto" in asked and len(alone) > 1:
         first = load(alone[0]).configs[0]
         found[recipe.output] = WantedMap(recipe.output, first.method, "auto", first.seed, alone)
     if not found:
-        raise MdicoError(f"maps.bundles: none maps with {', '.join(asked or ())}. Name a bundle of that sensor.")
+        raise MdicoError(
+            f"maps.bundles: none maps with {', '.join(asked or ())}. Name a bundle of that sensor; auto chooses among two or more."
+        )
     yield from found.values()
