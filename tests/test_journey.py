@@ -337,9 +337,10 @@ def test_a_cube_needs_neither_labels_nor_two_sensors(door: Door, recipe_facts: d
     path = written(
         tmp_path / "recipe.yml", {**facts, "modalities": {"sentinel2": recipe_facts["modalities"]["sentinel2"]}}
     )
-    code, _, err = door("run", path)
-    assert code == 2
-    assert "has no `labels` section. Add it, or build the cube alone: `mdico build`." in err
+    for stages in ("run", "folds"):
+        code, _, err = door(stages, path)
+        assert code == 2
+        assert "has no `labels` section. Add it, or build the cube alone: `mdico build`." in err
     assert not (tmp_path / "out").exists(), "told before anything is read"
     code, out, _ = door("build", path)
     assert code == 0

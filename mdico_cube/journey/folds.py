@@ -69,6 +69,7 @@ def run_folds(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> 
     Raises:
         MdicoError: the recipe names no folds, they stand already, or what any stage raises.
     """
+    recipe.check_whole()
     target = recipe.output / "folds.json"
     if not resume:
         for path in (recipe.output / "folds", target):

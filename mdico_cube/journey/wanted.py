@@ -113,6 +113,7 @@ def _given(recipe: Recipe) -> Iterator[WantedMap]:
         found[recipe.output] = WantedMap(recipe.output, first.method, "auto", first.seed, alone)
     if not found:
         raise MdicoError(
-            f"maps.bundles: none maps with {', '.join(asked or ())}. Name a bundle of that sensor; auto chooses among two or more."
+            f"maps.bundles: none maps with {', '.join(asked or ())}. Name a bundle of that sensor; "
+            "auto chooses among two or more."
         )
     yield from found.values()

@@ -33,7 +33,7 @@ def run(
     Raises:
         MdicoError: what any stage raises; what was finished before it is kept.
     """
-    _ = recipe.labels, recipe.colearn  # what lacks is told before the cube is built, not after
+    recipe.check_whole()
     resume = resume or refresh
     if not (overwrite or resume):
         check_free(cube_location(recipe), overwrite, resume)

@@ -154,6 +154,10 @@ class Recipe(Section):
         """
         return self._needed("colearn", self.learning)
 
+    def check_whole(self) -> None:
+        """Raise MdicoError where the recipe ends with its cube: told before the cube is built, not after."""
+        _ = self.labels, self.colearn
+
     def _needed(self, key: str, section: S | None) -> S:
         if section is None:
             raise MdicoError(
