@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from typer.testing import CliRunner
 
 from mdico_cube.cli import app
+from mdico_cube.cube.inspect import inspect_cube
 from mdico_cube.cube.ledger import DONE, Entry, Ledger
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.evaluate import evaluate
@@ -118,6 +120,9 @@ def test_the_report_shows_offsets_doubts_and_what_was_left_out(scored, recipe, m
     assert "not checked" in text, "radar has no offset"
     shown = CliRunner().invoke(app, ["inspect", str(cube)]).output
     assert "sentinel2: offset check: 1 item in doubt (darkest ground of 3 items" in shown
+    status = next(each for each in inspect_cube(cube) if each.modality == "sentinel2")
+    assert replace(status, doubts={}).watch().startswith("looks right (darkest ground of 3 items")
+    assert replace(status, floors={}).watch() == ""
 
 
 def test_the_report_says_who_gained_and_by_how_much(scored, recipe):
