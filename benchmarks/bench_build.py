@@ -41,10 +41,11 @@ from mdico_cube.cube.plan_file import dump_plan, load_plan
 from mdico_cube.cube.store import create_cube
 from mdico_cube.cube.target import Target
 from mdico_cube.cube.work import WorkFolder
+from mdico_cube.period import Period
 from mdico_cube.progress import console
 from mdico_cube.recipe import ClusterSection, ReadSection, Source
 from mdico_cube.sensors.registry import SENSORS
-from mdico_cube.spec import Array, Period
+from mdico_cube.spec import Array
 
 WORK = 0.25
 """Seconds of processor time per shard: a small one, as a shard of 512 pixels takes seconds."""

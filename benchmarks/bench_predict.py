@@ -59,11 +59,12 @@ from mdico_cube.cube.store import create_cube
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.forms import Loaded
 from mdico_cube.maps.write import write_map
+from mdico_cube.period import Period
 from mdico_cube.progress import console
 from mdico_cube.recipe import ColearnSection
 from mdico_cube.sensors.sentinel1 import MODALITY as SENTINEL1
 from mdico_cube.sensors.sentinel2 import MODALITY as SENTINEL2
-from mdico_cube.spec import Band, BandStats, InputSpec, LabelClass, Period
+from mdico_cube.spec import Band, BandStats, InputSpec, LabelClass
 
 STEPS = Period("2021-01-01", "2021-12-31").steps()
 OPTICAL = replace(SENTINEL2, bands=(*SENTINEL2.bands, Band("extra1", "1"), Band("extra2", "1")))

@@ -58,11 +58,12 @@ from mdico_cube.patches.extract import extract_samples
 from mdico_cube.patches.samples import open_samples
 from mdico_cube.patches.sources import CubeWindows, StoredWindows, WindowSource
 from mdico_cube.patches.windows import Windows
+from mdico_cube.period import Period
 from mdico_cube.progress import console
 from mdico_cube.recipe import ColearnSection, SampleSection
 from mdico_cube.sensors.sentinel1 import MODALITY as SENTINEL1
 from mdico_cube.sensors.sentinel2 import MODALITY as SENTINEL2
-from mdico_cube.spec import LabelClass, Period
+from mdico_cube.spec import LabelClass
 
 STEPS = Period("2021-01-01", "2021-12-31").steps()
 MODALITIES = {"sentinel1": SENTINEL1, "sentinel2": SENTINEL2}

@@ -44,9 +44,10 @@ from mdico_cube.cube.plan import LayerPlan
 from mdico_cube.cube.reader import CubeReader
 from mdico_cube.cube.store import create_cube
 from mdico_cube.cube.tune import Layout, Try, likely_values
+from mdico_cube.period import Period
 from mdico_cube.recipe import ReadSection, Source
 from mdico_cube.sensors.registry import SENSORS
-from mdico_cube.spec import Array, Period
+from mdico_cube.spec import Array
 
 CHUNK, SHARD, CODEC, LEVEL = 64, 512, "lz4", 9
 SIDE = 64

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "mdico_cube"
 FLOORS = [
     {"errors", "markup"},
-    {"spec"},
+    {"spec", "period"},
     {"batch", "recipe", "schema", "progress"},
     {"sensors"},
     {"cube"},

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdico_cube.errors import MdicoError
+from mdico_cube.period import Period
 from mdico_cube.sensors.registry import SENSORS
-from mdico_cube.spec import Period, Storage
+from mdico_cube.spec import Storage
 
 UINT = Storage("uint16", 1e-4, 65535)
 INT = Storage("int16", 0.01, -32768)

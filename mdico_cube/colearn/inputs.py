@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.spec import InputSpec, first_days
+from mdico_cube.period import first_days
+from mdico_cube.spec import InputSpec
 
 
 class Dated(nn.Module):

@@ -23,6 +23,7 @@ from mdico_cube.cube.search import adopt_keys, catalog_of, longitude, recall, se
 from mdico_cube.cube.weather import WeatherPlan
 from mdico_cube.cube.weather_planning import plan_weather
 from mdico_cube.errors import MdicoError
+from mdico_cube.period import Period
 from mdico_cube.progress import say
 from mdico_cube.recipe import ReadSection, Recipe, Source
 from mdico_cube.sensors.options import check_options
@@ -30,7 +31,7 @@ from mdico_cube.sensors.quality import hidden_by
 from mdico_cube.sensors.registry import get_sensor
 from mdico_cube.sensors.sensor import Sensor, counted
 from mdico_cube.sensors.weather import Weather
-from mdico_cube.spec import Modality, Period
+from mdico_cube.spec import Modality
 
 
 def plan_build(

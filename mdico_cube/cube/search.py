@@ -18,8 +18,8 @@ from mdico_cube.cube.items import Answer, moved, question
 from mdico_cube.cube.pages import PATIENT, SlowError, api_items, check_hrefs, is_api, static_items, where_to_look
 from mdico_cube.cube.query import matches
 from mdico_cube.errors import MdicoError
+from mdico_cube.period import Period
 from mdico_cube.recipe import ReadSection, Source
-from mdico_cube.spec import Period
 
 Span = tuple[datetime, datetime]
 """Of UTC time, both ends included."""

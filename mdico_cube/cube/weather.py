@@ -17,10 +17,11 @@ from mdico_cube.cube.catalog import Fallback
 from mdico_cube.cube.layer import Layer
 from mdico_cube.cube.ledger import Origin
 from mdico_cube.errors import MdicoError
+from mdico_cube.period import Period
 from mdico_cube.recipe import ReadSection, Source, StoreRules
 from mdico_cube.sensors.samples import Window
 from mdico_cube.sensors.weather import Making, Weather, band_recipe
-from mdico_cube.spec import Modality, Period
+from mdico_cube.spec import Modality
 
 RULES = 1
 """Raised whenever the same stores and options would give other values; it makes older layers stale."""

@@ -15,11 +15,12 @@ from mdico_cube.cube.pages import UnreachableError, catalog_href
 from mdico_cube.cube.search import catalog_of, longitude
 from mdico_cube.cube.store_search import recall_stores, store_items
 from mdico_cube.cube.weather import WeatherPlan, band_makings, rules_of
+from mdico_cube.period import Period
 from mdico_cube.progress import say
 from mdico_cube.recipe import ReadSection, Recipe, Source, StoreRules
 from mdico_cube.sensors.samples import Window, samples_of, solar_windows
 from mdico_cube.sensors.weather import Making, Weather
-from mdico_cube.spec import Modality, Period
+from mdico_cube.spec import Modality
 
 
 def plan_weather(

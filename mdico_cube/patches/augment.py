@@ -16,8 +16,8 @@ from torch import Tensor
 from mdico_cube.batch import Batch
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.splits import Ints
+from mdico_cube.period import first_days
 from mdico_cube.recipe import AugmentSection
-from mdico_cube.spec import first_days
 
 Augment = Callable[[Batch, np.random.Generator], Batch]
 """A batch and where to draw from, to the same windows, changed; the tensors handed in may be changed in place. It can

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from mdico_cube.period import Period
 from mdico_cube.recipe.section import Section, day_text
-from mdico_cube.spec import Period
 
 
 class Area(Section):

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.spec import Period
+from mdico_cube.period import Period
 
 FORMS = {
     (COLOR := "^#[0-9a-fA-F]{6}$"): "must be a colour of six hexadecimal digits, such as #2e7d32",

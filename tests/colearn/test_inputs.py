@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mdico_cube.colearn.inputs import Normalise
 from mdico_cube.errors import MdicoError
-from mdico_cube.spec import first_days
+from mdico_cube.period import first_days
 
 STEPS = ("2021-01-01", "2021-02-01", "2021-03-01", "2021-05-01", "2021-05-11")
 

@@ -18,8 +18,8 @@ from mdico_cube.cube.pages import UnreachableError, landing_page
 from mdico_cube.cube.planning import plan_build
 from mdico_cube.cube.search import search_items
 from mdico_cube.errors import MdicoError
+from mdico_cube.period import Period
 from mdico_cube.recipe import ReadSection, Source, parse_recipe
-from mdico_cube.spec import Period
 
 YEAR = Period("2021-01-01", "2021-12-31", "MS")
 QUICK = ReadSection(retries=6, backoff=0.002, timeout=5)

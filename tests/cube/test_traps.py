@@ -34,9 +34,9 @@ from mdico_cube.cube.place import item_crs
 from mdico_cube.cube.planning import _assign, plan_build, usable
 from mdico_cube.cube.search import recall
 from mdico_cube.errors import MdicoError
+from mdico_cube.period import Period
 from mdico_cube.recipe import Source, parse_recipe
 from mdico_cube.sensors.registry import get_sensor
-from mdico_cube.spec import Period
 
 HERE = "cube/test_traps.py"
 TRAPS = {

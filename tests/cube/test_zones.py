@@ -17,8 +17,8 @@ from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.planning import _assign, plan_build
 from mdico_cube.cube.reader import open_reader
+from mdico_cube.period import Period
 from mdico_cube.recipe import Area, parse_recipe
-from mdico_cube.spec import Period
 
 PLACES = {
     "antimeridian": ((179.98, -17.505, -179.98, -17.49), ("EPSG:32760", "EPSG:32701"), 180.0),

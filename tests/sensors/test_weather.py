@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdico_cube.errors import MdicoError
+from mdico_cube.period import Period
 from mdico_cube.recipe import StoreRules, StoreVariable
 from mdico_cube.sensors.era5 import WEATHER, vapour_deficit
 from mdico_cube.sensors.samples import Running, Samples, Window, samples_of, stamps_of
 from mdico_cube.sensors.units import conversion
 from mdico_cube.sensors.weather import Operator, band_recipe
-from mdico_cube.spec import Array, Period
+from mdico_cube.spec import Array
 
 HOUR, DAY = pd.Timedelta(hours=1), pd.Timedelta(days=1)
 
