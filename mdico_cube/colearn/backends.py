@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdico_cube.colearn.engines import Branches, FloatBranches, RowModel, Taps
+from mdico_cube.colearn.engines import Branches, FloatBranches, RowModel, Taps, shared_reach
 from mdico_cube.colearn.int8 import Int8Branches, Ranges
 from mdico_cube.colearn.onnx_graph import INPUT, needed, onnx_model
 from mdico_cube.errors import MdicoError
@@ -63,7 +63,8 @@ def row_model(
         assert ranges is not None
         return Int8Branches(branches, ranges, taps)
     kind = KINDS[precision]
-    found = FloatBranches(branches, kind, backend == "compile", taps).to(device)
+    reach = shared_reach(branches) if device.type == "cpu" and backend == "torch" else 0
+    found = FloatBranches(branches, kind, backend == "compile", taps, reach).to(device)
     return found if backend == "torch" else compiled(found)
 
 

@@ -16,6 +16,8 @@ Branches = Sequence[Sequence[Affine]]
 Taps = Sequence[Affine | None]
 """Per branch the map from what its last map reads to its part of the embedding; None where that is the embedding."""
 _ONE = [1, 1]
+_NARROW = 128
+"""Numbers under a first convolution's kernel up to which it is computed as a matrix product of windows."""
 
 
 class RowModel(Protocol):
@@ -26,14 +28,25 @@ class RowModel(Protocol):
 
 
 class FloatBranches(nn.Module):
-    """Branches as channels-last convolutions and dense maps; the last map of each and the sum stay in float32."""
+    """Branches as channels-last convolutions and dense maps; the last map of each and the sum stay in float32.
+
+    Args:
+        reach: that the branches share, to cut windows once for all of them; 0 convolves.
+    """
 
     def __init__(
-        self, branches: Branches, kind: torch.dtype = torch.float32, plain: bool = False, taps: Taps | None = None
+        self,
+        branches: Branches,
+        kind: torch.dtype = torch.float32,
+        plain: bool = False,
+        taps: Taps | None = None,
+        reach: int = 0,
     ) -> None:
         super().__init__()
+        self.reach = reach
         self.insides = nn.ModuleList(
-            nn.Sequential(*(affine_module(each, kind, plain) for each in maps[:-1])) for maps in branches
+            nn.Sequential(*(affine_module(each, kind, plain, reach > 0 and i == 0) for i, each in enumerate(maps[:-1])))
+            for maps in branches
         )
         self.lasts = nn.ModuleList(affine_module(maps[-1], torch.float32, plain) for maps in branches)
         self.taps = None if taps is None else tap_modules(taps, plain)
@@ -42,6 +55,7 @@ class FloatBranches(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """See RowModel; with taps (N, K + d)."""
         rows = rows.to(self.kind)
+        rows = as_windows(rows, self.reach) if self.reach else rows
         insides = [inside(rows) for inside in self.insides]
         outputs = [last(inside) for last, inside in zip(self.lasts, insides, strict=True)]
         if self.taps is None:
@@ -108,9 +122,50 @@ class Dense(nn.Module):
         return out.relu() if self.relu else out
 
 
-def affine_module(affine: Affine, kind: torch.dtype, plain: bool = False) -> nn.Module:
-    """One map as a module; a plain one uses public operators only."""
+class EachStep(nn.Module):
+    """A dense map of every time step by itself: (N, T, in) to (N, T, out)."""
+
+    def __init__(self, dense: nn.Module) -> None:
+        super().__init__()
+        self.dense = dense
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """The map."""
+        pixels, steps, numbers = rows.shape
+        out: Tensor = self.dense(rows.view(pixels * steps, numbers))
+        return out.view(pixels, steps, -1)
+
+
+def affine_module(affine: Affine, kind: torch.dtype, plain: bool = False, of_windows: bool = False) -> nn.Module:
+    """One map as a module; a plain one uses public operators only, a convolution `of_windows` reads `as_windows`."""
+    if of_windows:
+        return EachStep(Dense(windowed(affine), kind, plain))
     return _Convolution(affine, kind, plain) if affine.over_time else Dense(affine, kind, plain)
+
+
+def shared_reach(branches: Branches) -> int:
+    """Steps before and after its own that the first convolution of every branch reads; 0 where windows do not pay.
+
+    They pay where few numbers lie under the kernel: oneDNN's convolutions pad each step's channels to full registers.
+    """
+    firsts = {maps[0].weight.shape[1:] for maps in branches if len(maps) > 1 and maps[0].over_time}
+    if len(firsts) != 1 or any(len(maps) < 2 or not maps[0].over_time for maps in branches):
+        return 0
+    channels, width = next(iter(firsts))
+    return width // 2 if channels * width <= _NARROW else 0
+
+
+def as_windows(rows: Tensor, reach: int, edge: int = 0) -> Tensor:
+    """(N, T, C) to (N, T, (2 * reach + 1) * C): each step with its neighbours, `edge` where there are none."""
+    pixels, steps, channels = rows.shape
+    padded = F.pad(rows, (0, 0, reach, reach), value=edge)
+    shape = (pixels, steps, (2 * reach + 1) * channels)
+    return padded.as_strided(shape, (padded.stride(0), channels, 1)).contiguous()
+
+
+def windowed(affine: Affine) -> Affine:
+    """A convolution over time as a dense map of `as_windows`."""
+    return Affine(affine.weight.transpose(1, 2).flatten(1), affine.bias, affine.relu)
 
 
 def as_image(rows: Tensor) -> Tensor:

@@ -133,21 +133,28 @@ def filled_rows(rows: Tensor, valid: Tensor, days: Tensor) -> Tensor:
         (N, T, C).
     """
     pixels, steps, bands = rows.shape
-    step = torch.arange(steps, device=rows.device).unsqueeze(1)
-    back = torch.arange(steps - 1, -1, -1, device=rows.device)
-    left = torch.where(valid, step, -1).cummax(dim=0).values  # (T, N)
-    right = torch.where(valid, step, steps)[back].cummin(dim=0).values[back]
+    left, right = _seen(valid, range(steps), -1), _seen(valid, range(steps - 1, -1, -1), steps)  # (T, N)
     started, goes_on = left >= 0, right < steps
     never = ~(started[-1])  # (N,)
     first = torch.where(started, left, right).clamp_(max=steps - 1)
     second = torch.where(goes_on, right, left).clamp_(min=0)
-    share = (days.unsqueeze(1) - days[first]) / (days[second] - days[first]).clamp(min=1.0)
-    share = torch.where(started & goes_on, share, 0.0).to(rows.dtype)
+    since, until = (days.index_select(0, index.view(-1)).view(steps, pixels) for index in (first, second))
+    share = (days.unsqueeze(1) - since) / (until - since).clamp_(min=1.0)
+    share = share.masked_fill_(~(started & goes_on), 0.0).to(rows.dtype)
     start = torch.arange(0, pixels * steps, steps, device=rows.device)  # (N,) of each pixel in the flat rows
     flat = rows.view(pixels * steps, bands)
-    here, there = (flat[(index + start).t().reshape(-1)] for index in (first, second))
+    here, there = (flat.index_select(0, (index + start).t().reshape(-1)) for index in (first, second))
     filled = there.sub_(here).mul_(share.t().reshape(-1, 1)).add_(here).view(rows.shape)
     return filled.masked_fill_(never.view(-1, 1, 1), 0.0)
+
+
+def _seen(valid: Tensor, order: range, none: int) -> Tensor:
+    """(T, N) the step last observed when the steps are walked in this order, `none` where there was not one yet."""
+    found: list[Tensor] = [torch.empty(())] * len(valid)
+    last = torch.full_like(valid[0], none, dtype=torch.int32)
+    for step in order:
+        found[step] = last = torch.where(valid[step], step, last)
+    return torch.stack(found)
 
 
 def _carried(values: Sequence[Tensor], seen: Sequence[Tensor]) -> list[Tensor]:

@@ -14,11 +14,15 @@ from mdico_cube.colearn.chains import Affine
 from mdico_cube.colearn.engines import (
     Branches,
     Dense,
+    EachStep,
     Taps,
     affine_module,
     as_image,
     as_rows,
+    as_windows,
+    shared_reach,
     tap_modules,
+    windowed,
     with_embedding,
 )
 from mdico_cube.errors import MdicoError
@@ -103,8 +107,8 @@ class Int8Branches(nn.Module):
                 "Use maps.backend onnx or openvino, or another precision."
             )
         check_ranges(branches, ranges)
-        self.first = Scale.of(*ranges[0][0])
-        parts = [_Branch(maps, found) for maps, found in zip(branches, ranges, strict=True)]
+        self.first, self.reach = Scale.of(*ranges[0][0]), shared_reach(branches)
+        parts = [_Branch(maps, found, self.reach > 0) for maps, found in zip(branches, ranges, strict=True)]
         self.branches, self._parts = nn.ModuleList(parts), tuple(parts)
         self.taps = None if taps is None else tap_modules(taps)
 
@@ -112,6 +116,7 @@ class Int8Branches(nn.Module):
         """See RowModel."""
         shift = rows.new_tensor(self.first.zero + 0.5)
         coded = torch.add(shift, rows, alpha=1 / self.first.step).clamp_(0, LEVELS + 0.5).to(torch.uint8)
+        coded = as_windows(coded, self.reach, self.first.zero) if self.reach else coded
         insides = [branch.inside(rows, coded) for branch in self._parts]
         outputs = [branch.last(inside) for branch, inside in zip(self._parts, insides, strict=True)]
         if self.taps is None:
@@ -120,13 +125,15 @@ class Int8Branches(nn.Module):
 
 
 class _Branch(nn.Module):
-    def __init__(self, maps: Sequence[Affine], ranges: tuple[tuple[float, float], ...]) -> None:
+    def __init__(self, maps: Sequence[Affine], ranges: tuple[tuple[float, float], ...], of_windows: bool) -> None:
         super().__init__()
         scales = [Scale.of(*each) for each in ranges]
         last = len(maps) - 2
-        self.maps = nn.ModuleList(
-            _Map(each, scales[i], None if i == last else scales[i + 1]) for i, each in enumerate(maps[:-1])
-        )
+        inside = [windowed(maps[0]), *maps[1:-1]] if of_windows else maps[:-1]
+        parts: list[nn.Module] = [
+            _Map(each, scales[i], None if i == last else scales[i + 1]) for i, each in enumerate(inside)
+        ]
+        self.maps = nn.ModuleList([EachStep(parts[0]), *parts[1:]] if of_windows else parts)
         self.last = Dense(maps[-1], torch.float32)
 
     def inside(self, rows: Tensor, coded: Tensor) -> Tensor:

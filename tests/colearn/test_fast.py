@@ -79,8 +79,42 @@ def test_folds_everything_that_only_training_needs(method):
     assert not [m for m in form.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.Dropout)]
     assert (
         sum(1 for m in form.modules() if isinstance(m, engines.Dense))
-        == {"independent": 2, "mdico": 5, "fullco": 5, "dsensd-plus": 3}[method]
+        == {"independent": 3, "mdico": 7, "fullco": 7, "dsensd-plus": 4}[method]
     )
+
+
+def first_convolutions(*shapes: tuple[int, int, int], last: bool = False) -> list[list[Affine]]:
+    """Branches whose first maps have these weights (out, in, k)."""
+    rest = [] if last else [Affine(torch.randn(3, 8), torch.randn(3))]
+    return [[Affine(torch.randn(*shape), torch.randn(shape[0]), True), *rest] for shape in shapes]
+
+
+@pytest.mark.parametrize(("channels", "width"), [(2, 5), (12, 5), (10, 3), (3, 7)])
+def test_windows_give_what_the_convolution_gives(channels, width):
+    branches = first_convolutions((8, channels, width), (8, channels, width))
+    reach = engines.shared_reach(branches)
+    assert reach == width // 2
+    rows = torch.randn(50, 6, channels)
+    for first, _ in branches:
+        by_windows = engines.affine_module(first, torch.float32, of_windows=True)(engines.as_windows(rows, reach))
+        assert torch.allclose(by_windows, engines.affine_module(first, torch.float32)(rows), atol=1e-5)
+
+
+def test_windows_stand_on_their_edge_outside_the_series():
+    assert engines.as_windows(torch.tensor([[[1], [2], [3]]]), 1, 9).tolist() == [[[9, 1, 2], [1, 2, 3], [2, 3, 9]]]
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [
+        first_convolutions((8, 48, 5)),  # many numbers under the kernel
+        first_convolutions((8, 4, 5), (8, 4, 3)),
+        first_convolutions((8, 4, 5), last=True),
+        [[Affine(torch.randn(8, 24), torch.randn(8)), Affine(torch.randn(3, 8), torch.randn(3))]],
+    ],
+)
+def test_other_first_maps_are_computed_as_they_are(branches):
+    assert engines.shared_reach(branches) == 0
 
 
 @pytest.mark.parametrize("method", ALONE)
