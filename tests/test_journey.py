@@ -257,6 +257,21 @@ def test_what_one_map_cannot_serve_is_refused_before_the_first(recipe_facts: dic
     assert not (recipe.output / "maps").exists()
 
 
+def test_polygons_of_an_earlier_map_do_not_stand_beside_a_new_one(recipe_facts: dict[str, Any]) -> None:
+    recipe_facts["colearn"] |= {"methods": ["independent"]}
+    recipe = mdico.parse_recipe(recipe_facts)
+    for stage in (mdico.build, mdico.sample, mdico.train):
+        stage(recipe)
+    (target,) = mdico.predict(recipe, modalities=["sentinel2"], polygons="geojson")
+    vectors, item = target.with_suffix(".geojson"), target.with_suffix(".json")
+    mdico.predict(recipe, modalities=["sentinel2"], resume=True)
+    assert vectors.exists(), "the map is the same"
+    assert "geojson" in json.loads(item.read_text())["assets"]
+    mdico.predict(recipe, modalities=["sentinel2"], overwrite=True)
+    assert not vectors.exists()
+    assert "geojson" not in json.loads(item.read_text())["assets"]
+
+
 def test_scenes_are_lazy_and_in_counts(recipe_facts: dict[str, Any]) -> None:
     scenes = mdico.scenes(mdico.parse_recipe(recipe_facts), "sentinel2")
     assert scenes["item"].values.tolist()[:2] == ["S2_20210105", "S2_20210115"]

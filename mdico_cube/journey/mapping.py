@@ -28,7 +28,7 @@ from mdico_cube.maps.evaluate import evaluate as evaluate_maps
 from mdico_cube.maps.item import write_collection, write_item
 from mdico_cube.maps.mapstore import LAYER
 from mdico_cube.maps.plan import plan_map
-from mdico_cube.maps.polygons import write_polygons
+from mdico_cube.maps.polygons import VECTORS, write_polygons
 from mdico_cube.maps.precision import record_int8, record_low_loss
 from mdico_cube.maps.report import write_report
 from mdico_cube.maps.scores import MapScores
@@ -92,6 +92,9 @@ def predict(
         write_map(places.cube, bundle, target, overwrite or stale, resume, cluster=cluster, **options)
         if stood is not None and stood.any(axis=-1).all() and np.array_equal(stood, _digests(target)):
             say(f"predict: {target.name} stands, skipped")
+        else:
+            for kind in VECTORS:  # of an earlier map
+                target.with_suffix(kind).unlink(missing_ok=True)
         write_cog(target, target.with_suffix(".tif"), f"{recipe.name}: {one.title}")
         if recipe.maps.polygons is not None:
             write_polygons(target, target.with_suffix(f".{recipe.maps.polygons}"))
