@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pandas as pd
@@ -20,13 +21,14 @@ import mdico_cube as mdico
 from mdico_cube.colearn.encoders.registry import get_encoder
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.cube import search
-from mdico_cube.cube.catalog import CatalogFile, load_catalog
+from mdico_cube.cube.catalog import CatalogFile, load_catalog, source_for
 from mdico_cube.cube.grid import grid_for
 from mdico_cube.cube.query import matches
 from mdico_cube.cube.search import Span
+from mdico_cube.cube.weather import band_makings, rules_of
 from mdico_cube.journey.demo import pipeline_folder
 from mdico_cube.recipe import Area, ClusterSection, ReadSection, Recipe, Source, StoreSection, load_recipe
-from mdico_cube.sensors.registry import SENSORS, get_sensor
+from mdico_cube.sensors.registry import SENSORS, WEATHER, get_sensor
 
 FOLDER = pipeline_folder()
 RECIPES = sorted([*FOLDER.glob("*.yml"), *FOLDER.glob("templates/*.yml")])
@@ -66,6 +68,41 @@ def test_every_key_has_a_comment(path: Path) -> None:
         if line.strip() and not line.strip().startswith("#"):
             assert re.search(r"\s# \S", line), f"{path.name}, line {number}: {line}"
             assert len(line) <= 120
+
+
+@pytest.mark.parametrize("path", [p for p in RECIPES if "  era5:" in p.read_text()], ids=lambda path: path.stem)
+def test_weather_can_be_made_of_its_source(path: Path) -> None:
+    """Every band that is asked for, and the height of the cells where a lapse rate is named."""
+    recipe, weather = load_recipe(path), WEATHER["era5"]
+    for name, section in recipe.modalities.items():
+        if name == "era5":
+            source = source_for(load_catalog(section.catalog or recipe.catalog), recipe, name, weather)
+            bands = section.bands or weather.defaults
+            assert [one.band for one in band_makings(weather, weather.modality.select(bands), source)] == list(bands)
+            assert rules_of(source, name).orography is not None or "lapse_rate" not in section.model_fields_set
+
+
+def choices(schema: dict[str, Any], key: str = "") -> list[tuple[str, frozenset[str]]]:
+    """Key and choices, wherever a recipe's schema has a closed list of them."""
+    found = [(key, frozenset(map(str, schema["enum"])))] if "enum" in schema else []
+    for name, part in schema.get("properties", {}).items():
+        found += choices(part, name)
+    parts = (*schema.get("$defs", {}).values(), *schema.get("anyOf", ()))
+    for part in (*parts, schema["items"]) if "items" in schema else parts:
+        found += choices(part, key)
+    return found
+
+
+def test_the_template_names_every_choice() -> None:
+    """A key with a closed list of values has all of them in its line."""
+    known, seen = choices(Recipe.model_json_schema()), set()
+    for line in (FOLDER / "templates" / "region.yml").read_text().splitlines():
+        if said := re.match(r"[ #]*(\w+): +(?:\[\]|\[?([\w-]+))", line):
+            key, value = said.groups()
+            lists = [values for name, values in known if name == key and value in {*values, None}]
+            assert not lists or any(values <= {*re.findall(r"[\w-]+", line)} for values in lists), (line, lists)
+            seen |= {key} if lists else set()
+    assert {"reducer", "schedule", "precision", "outputs", "loggers", "protocol"} <= seen
 
 
 def scenes(
