@@ -17,8 +17,8 @@ from mdico_cube.cube.store_search import recall_stores, store_items
 from mdico_cube.cube.weather import WeatherPlan, band_makings, rules_of
 from mdico_cube.period import Period
 from mdico_cube.progress import say
-from mdico_cube.recipe import ReadSection, Recipe, Source, StoreRules
-from mdico_cube.sensors.samples import Window, samples_of, solar_windows
+from mdico_cube.recipe import ReadSection, Recipe, Source, StoreRules, WeatherKind
+from mdico_cube.sensors.samples import Samples, Window, samples_of, solar_windows
 from mdico_cube.sensors.weather import Making, Weather
 from mdico_cube.spec import Modality
 
@@ -143,6 +143,9 @@ def weather_from(
     rows, columns = stores[0].around(geobox)
     names = {variable.name for making in makings for variable in making.variables}
     load = [_load(store, makings[0], windows, rules, (rows, columns)) for store in stores]
+    samples = samples_of(makings[0].kind, makings[0].operator, windows, rules.every)
+    per_step = _there(stores, makings[0].kind, samples)
+    _tell_short(name, period.steps(), per_step, samples, rules)
     plan = WeatherPlan(
         sensor=sensor,
         modality=modality,
@@ -156,7 +159,7 @@ def weather_from(
         latitudes=rows.ticks,
         longitudes=columns.ticks,
         lapse_rate=rate(rules),
-        per_step=_there(stores, makings[0], windows, rules),
+        per_step=per_step,
         requests=sum(count for count, _ in load) * len(names),
         catalog=answer.catalog,
         memory=max(max(size for _, size in load) * len(names), min(BATCH, sum(count * size for count, size in load))),
@@ -164,16 +167,29 @@ def weather_from(
     return plan, answer
 
 
-def _there(
-    stores: Sequence[CoarseStore], making: Making, windows: Sequence[Window], rules: StoreRules
-) -> tuple[int, ...]:
+def _there(stores: Sequence[CoarseStore], kind: WeatherKind, samples: Samples) -> tuple[int, ...]:
     """Values that the stores have for each step."""
-    samples = samples_of(making.kind, making.operator, windows, rules.every)
     there = np.zeros(len(samples.stamps), np.int64)
     for store in stores:
-        found = store.places(samples, making.kind)
+        found = store.places(samples, kind)
         there[found[found >= 0]] = 1
     return tuple(int(count) for count in (samples.weights != 0).astype(np.int64) @ there)
+
+
+def _tell_short(name: str, steps: Sequence[str], there: Sequence[int], samples: Samples, rules: StoreRules) -> None:
+    """Say how many steps have some values and yet too few, and so will be missing."""
+    share = 1.0 if samples.operator == "sum" else rules.coverage
+    short = [
+        (step, have, need)
+        for step, have, need in zip(steps, there, samples.needed.tolist(), strict=True)
+        if 0 < have < share * need
+    ]
+    if short:
+        step, have, need = short[0]
+        say(
+            f"{name}: {len(short)} of {len(steps)} steps have too few values and stay missing: {step} has {have} of "
+            f"{need}, one every {rules.every} (source.zarr.every)"
+        )
 
 
 def _load(

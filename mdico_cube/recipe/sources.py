@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import pandas as pd
+from pandas.tseries.frequencies import to_offset
 from pydantic import Field, field_validator
 
 from mdico_cube.recipe.section import Section, no_twice
@@ -29,7 +31,8 @@ class StoreVariable(Section):
     """What one value is: a moment; the mean, min, max or sum over the time to the next value; per_day = the mean daily
     sum, as in ERA5's monthly means; since_midnight = the running sum since 00:00 UTC, as in ERA5-Land."""
     unit: str
-    """Unit in the store, for example m for rain; a store that says another one itself is refused."""
+    """Unit in the store, for example m for rain; a store that says another one itself is refused, unless that is
+    the band's own."""
     scale: float = 1.0
     """Factor beside the unit's own: -1 turns ERA5's downward-positive evaporation around."""
     missing: float | None = None
@@ -55,6 +58,18 @@ class StoreRules(Section):
     """Band -> variable."""
     orography: StoreVariable | None = None
     """Height of the cells' ground: metres, or geopotential in m2 s-2; null where the source does not tell."""
+
+    @field_validator("every")
+    @classmethod
+    def _forward(cls, value: str) -> str:
+        start = pd.Timestamp(0)
+        try:
+            forward = start + to_offset(value) > start
+        except ValueError:
+            forward = False
+        if not forward:
+            raise ValueError(f"{value!r} is no pandas offset that moves on: write 1h, 3h, 1D or MS")
+        return value
 
 
 class Source(Section):

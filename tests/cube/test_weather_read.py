@@ -305,8 +305,9 @@ def test_stores_of_single_months_are_joined(facts: Facts, weather: xr.Dataset, t
 
 
 def test_a_store_that_ends_early_leaves_the_last_step_missing(
-    facts: Facts, weather: xr.Dataset, tmp_path: Path
+    facts: Facts, weather: xr.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    console.quiet = False
     data = weather.sel(valid_time=slice(None, "2021-03-30"))
     facts["modalities"]["era5"]["href"] = str(save_weather(tmp_path, data))
     _, layer = only_weather(facts)
@@ -315,6 +316,9 @@ def test_a_store_that_ends_early_leaves_the_last_step_missing(
     _, layer = only_weather(facts, coverage=0.9)
     assert not np.isnan(layer.values[2, :4]).any(), "a mean bears a lost day"
     assert np.isnan(layer.values[2, 4]).all(), "a sum does not"
+    said = " ".join(capsys.readouterr().err.split())
+    assert "era5: 1 of 3 steps have too few values and stay missing: 2021-03-01 has 720 of 744, one every 1h" in said
+    assert said.count("too few") == 1, "a mean that bears it is not told of"
     short = weather.sel(valid_time=slice(None, "2021-02-27"))
     facts["modalities"]["era5"]["href"] = str(save_weather(tmp_path / "short", short))
     assert only_weather(facts)[0].gaps() == {"era5": ("2021-03-01",)}
@@ -367,6 +371,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no such item": ({"rules": {"items": ["whether"]}}, "no item 'whether'.*Did you mean 'weather'"),
     "no such collection": ({"collection": "era"}, "no collection 'era'.*Did you mean 'era5'"),
+    "no offset": ({"rules": {"every": "daily"}}, "every: 'daily' is no pandas offset that moves on"),
+    "an offset backwards": ({"rules": {"every": "-1D"}}, "every: '-1D' is no pandas offset that moves on"),
     "cut months": ({"rules": {"every": "MS"}, "start": "2021-01-10"}, "Use longer steps"),
     "another time": ({"start": "1999-01-01", "end": "1999-02-01"}, "no item in .* is of 1999-01-01"),
     "another place": (
