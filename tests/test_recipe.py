@@ -76,6 +76,15 @@ def test_a_bad_recipe_gets_a_sentence(recipe_facts: dict[str, Any], path: str, v
     assert "\n" not in str(caught.value)
 
 
+def test_options_of_radar_hold_for_both_of_its_split_orbits(recipe_facts: dict[str, Any]) -> None:
+    facts = changed(recipe_facts, "modalities.sentinel1", {"orbit": "split"})
+    facts = changed(facts, "samples.min_valid", {"sentinel1_ascending": 0.2, "sentinel1": 0.1, "sentinel2": 0.5})
+    facts = changed(changed(facts, "samples.coarsen", {"sentinel1": 2}), "samples.patch", 4)
+    samples = parse_recipe(facts).samples
+    assert samples.min_valid == {"sentinel1_ascending": 0.2, "sentinel1_descending": 0.1, "sentinel2": 0.5}
+    assert samples.coarsen == {"sentinel1_ascending": 2, "sentinel1_descending": 2}
+
+
 def test_split_orbits_are_two_modalities_wherever_the_recipe_names_radar(recipe_facts: dict[str, Any]) -> None:
     facts = changed(recipe_facts, "modalities.sentinel1", {"orbit": "split", "reducer": "median"})
     recipe = parse_recipe(changed(facts, "maps.modalities", ["sentinel1"]))

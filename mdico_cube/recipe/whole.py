@@ -250,4 +250,12 @@ def _orbits_apart(data: dict[str, Any]) -> dict[str, Any]:
         for key in ("colearn", "maps")
         if isinstance(data.get(key), dict) and "modalities" in data[key]
     }
+    samples = data.get("samples")
+    if isinstance(samples, dict):
+        keyed = {
+            key: {**dict.fromkeys(directions, each["sentinel1"]), **{k: v for k, v in each.items() if k != "sentinel1"}}
+            for key in ("min_valid", "coarsen")
+            if isinstance(each := samples.get(key), dict) and "sentinel1" in each
+        }
+        named["samples"] = {**samples, **keyed}
     return {**data, "modalities": sections, **named}
