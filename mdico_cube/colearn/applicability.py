@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from mdico_cube.batch import UNLABELLED, Batch
+from mdico_cube.batch import Batch, labelled
 from mdico_cube.errors import MdicoError
 
 MOST = 20_000
@@ -123,7 +123,7 @@ def references(
         models: sensor -> model of images and valid to logits.
         train: batches it was trained on, shuffled, without augmentation.
         held_out: batches it was not trained on.
-        classes: of the legend.
+        classes: of the legend, or parts of a value's range.
         seed: of the k-means.
     """
     bodies = {name: body for name, model in models.items() if (body := beheaded(model)) is not None}
@@ -144,7 +144,7 @@ def _embeddings(bodies: Mapping[str, nn.Module], batches: Iterable[Batch]) -> di
                     embedding = body(ready.images[name], ready.valid[name])  # (B, d, H, W)
                 if embedding.shape[-2:] != ready.target.shape[-2:]:
                     continue
-                chosen = (ready.target != UNLABELLED) & ready.valid[name].any(dim=1)
+                chosen = labelled(ready.target) & ready.valid[name].any(dim=1)
                 rows = embedding.movedim(1, -1)[chosen].float().numpy()
                 found[name].append(rows[: MOST - counts[name]])
                 counts[name] += len(found[name][-1])

@@ -158,7 +158,7 @@ class _Tally:
             if count > 1:
                 say(f"{about}: so it is in {count - 1} more shards; `mdico inspect` lists every item")
         if self.elsewhere:
-            say(f"{len(self.elsewhere)} scenes were read from another catalog: `mdico inspect` lists them.")
+            say(f"{some(len(self.elsewhere), 'scene')} read from another catalog: `mdico inspect` lists them.")
         if self.gaps:
             say(
                 f"{len(self.gaps)} of {total} shards have gaps: {some(sum(self.gaps), 'read')} failed for good. "

@@ -121,11 +121,10 @@ def _reach(
     recipe: Recipe, store: SampleStore, trained: TrainedModel, learn: Sequence[int], stop: Sequence[int]
 ) -> dict[str, Reference]:
     """What the training data look like to each sensor's model, for maps that say how far they may be trusted."""
-    if trained.section.task.kind != "classes":
-        return {}
+    values = recipe.labels.values
     models = {name: trained.model.single(name) for name in trained.inputs}
     batches = _loader(recipe, store, learn, trained.seed), _loader(recipe, store, stop)
-    return references(models, *batches, len(trained.legend), trained.seed)
+    return references(models, *batches, values.bins if values else len(trained.legend), trained.seed)
 
 
 def train_in(recipe: Recipe, method: str, seed: int, folder: Path, resume: bool = False) -> TrainedModel:

@@ -176,6 +176,10 @@ def test_values_from_labels_to_scored_bundles(valued: tuple[Path, LabelSection])
         assert set(figures) == {"r2", "rmse", "rrmse", "mae", "bias", "pixels"}
         assert figures["pixels"] == np.isfinite(store.target(store.where(TEST))).sum()
         assert figures["rmse"] < 3 * learned.std(), "the answer is in the value's unit"
+        reach = bundle.reference
+        assert reach is not None, "a map of values can tell how far a pixel lies from the training data"
+        assert len(reach.centres) > 1
+        assert np.isfinite(reach.centres.numpy()).all()
     assert train(recipe, resume=True) == [bundle.folder for bundle in bundles]
     table = pq.read_table(export_samples(folder / "samples.zarr", folder / "windows.parquet"))
     rows = store.where(TRAIN, VALIDATION, TEST)
