@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
@@ -73,6 +74,8 @@ def dask_client(section: ClusterSection, cards: Sequence[str] = ()) -> Iterator[
     distributed = import_module("distributed")
     kind = section.settled
     if kind == "scheduler":
+        if not re.search(r":\d+$", section.address or ""):  # distributed would wait for its own client's end
+            raise MdicoError(f"cluster {section.address}: has no port. Write its address as tcp://10.0.0.1:8786.")
         with _connected(distributed, section.address, section.address) as client:
             yield client
         return

@@ -137,6 +137,16 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch: pytest.Monke
         pass
 
 
+@pytest.mark.parametrize("address", ["nonsense", "tcp://10.0.0.1", "10.0.0.1:"])
+def test_an_address_without_a_port_is_not_waited_for(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "_connected", lambda *_: pytest.fail("no client is made"))
+    with (
+        pytest.raises(MdicoError, match=f"cluster {address}: has no port. Write its address as tcp://"),
+        crew_for(ClusterSection(address=address, kind="scheduler")),
+    ):
+        pass
+
+
 def test_a_missing_package_is_one_sentence() -> None:
     with pytest.raises(MdicoError, match="pip install dask-jobqueue"), dask_client(ClusterSection(kind="slurm")):
         pass
