@@ -66,7 +66,10 @@ def fit_classical(
 
     A class that no training row has gets the probability 0.
     """
-    model = CLASSICAL[name](seed, len(train)).fit(train, target)
     found = np.zeros((len(test), classes))
+    if len(known := np.unique(target)) == 1:  # such as a label that every row has: boosting would not learn it
+        found[:, known] = 1.0
+        return found
+    model = CLASSICAL[name](seed, len(train)).fit(train, target)
     found[:, model.classes_] = model.predict_proba(test)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ BANDS = {"S1": [0, 1], "S2": [*range(2, 13), 17], "weather": [13, 14], "DEM": [1
 SHAPE = (12, 18)
 """Months and bands of an array."""
 _LABELS = ("binary", "multi")
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 
 def read_cropharvest(
@@ -50,6 +52,8 @@ def read_cropharvest(
             f"{data}: no file of features/arrays belongs to a training label of labels.geojson. Unpack features.tar.gz "
             "beside it."
         )
+    if group is not None and not all(group in row for row in rows):
+        raise MdicoError(f"{data}: labels.geojson has no property {group}. Choose of {', '.join(sorted(rows[0]))}.")
     column = np.array([_class(row, kind) for row in rows])
     target, classes = class_index(column, min_samples, f"{data}: label {kind!r}")
     kept = np.flatnonzero(target >= 0)
@@ -62,7 +66,7 @@ def read_cropharvest(
     months = _months(rows)
     if group is None:
         places = np.array([[rows[i]["lat"], rows[i]["lon"]] for i in kept], dtype=np.float64)
-        groups = place_groups(places[:, 0], places[:, 1])
+        groups = place_groups(places[:, 0], places[:, 1], f"{data}: labels.geojson")
     else:
         groups = np.unique([str(rows[i].get(group)) for i in kept], return_inverse=True)[1].astype(np.int64)
     return PixelSeries(
@@ -104,16 +108,16 @@ def _class(row: dict[str, Any], kind: str) -> str:
 
 def _array(path: Path) -> Array:
     (array,) = read_h5(path, "array")
-    if array.shape != SHAPE:
+    if array.shape != SHAPE or array.dtype.kind not in "fiu":
         raise MdicoError(
-            f"{path}: has the shape {array.shape}, CropHarvest's arrays have {SHAPE} (months x bands). This is another "
-            "version of the benchmark."
+            f"{path}: has the shape {array.shape} ({array.dtype}), CropHarvest's arrays have {SHAPE} (months x bands) "
+            "of numbers. This is another version of the benchmark."
         )
     return array
 
 
 def _months(rows: list[dict[str, Any]]) -> tuple[str, ...]:
     """First days of the twelve months before the export's end, of a year that stands for all."""
-    ends = [str(row.get("export_end_date") or "2001-02-01")[5:7] for row in rows]
-    end = int(max(set(ends), key=ends.count))
+    ends = [found[1] for row in rows if (found := _MONTH.match(str(row.get("export_end_date"))))] or ["02"]
+    end = int(max(sorted(set(ends)), key=ends.count))
     return tuple(f"{2000 + (end - 1 + i) // 12}-{(end - 1 + i) % 12 + 1:02d}-01" for i in range(SHAPE[0]))

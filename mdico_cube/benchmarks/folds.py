@@ -36,6 +36,10 @@ def series_folds(series: PixelSeries, folds: int, protocol: str, seed: int = 0) 
 def check_folds(folds: int, groups: Rows) -> None:
     """Raise MdicoError where there are more folds than groups, or a single one."""
     units = len(np.unique(groups))
+    if units == 1:
+        raise MdicoError(
+            "every sample is in the same group, so that none can be held out. Choose another group column."
+        )
     if not 2 <= folds <= units:
         raise MdicoError(f"{folds} folds cannot be made of {units} groups. Use from 2 to {units} folds.")
 

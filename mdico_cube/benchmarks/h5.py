@@ -24,7 +24,7 @@ def read_h5(path: Path, *names: str) -> list[Array]:
         raise MdicoError("benchmarks in HDF5 files need h5py: pip install 'mdico-cube[benchmarks]'.") from error
     try:
         with library.File(path, "r") as file:
-            lacking = [name for name in names if name not in file]
+            lacking = [name for name in names if not isinstance(file.get(name), library.Dataset)]
             if lacking:
                 raise MdicoError(
                     f"{path}: has no array {', '.join(lacking)}, it holds {', '.join(file) or 'nothing'}. "

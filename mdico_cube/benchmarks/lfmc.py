@@ -65,6 +65,9 @@ def read_lfmc(
             f"{path}: has no column {', '.join(lacking)}. This is another version of the table; it holds "
             f"{', '.join(map(str, frame.columns[:8]))}, ..."
         )
+    used = [name for m in names for band in BANDS[m] for name in lags[band].values()]
+    if text := [name for name in used if frame[name].dtype.kind not in "fiub"]:
+        raise MdicoError(f"{path}: column {text[0]} holds text among its numbers. Leave cells without a value empty.")
     target = pd.to_numeric(frame[value], errors="coerce").to_numpy(np.float32)
     kept = np.flatnonzero(np.isfinite(target))
     if len(kept) < 2:

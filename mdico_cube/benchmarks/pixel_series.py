@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,15 +82,17 @@ def read_pixel_series(
     columns = _columns(path)
     if label is None:
         raise MdicoError(f"{path}: name the column with the class (--label). It holds: {', '.join(columns)}.")
-    names = tuple(modalities) if modalities else tuple(n for n, a in columns.items() if _is_modality(a))
+    names = tuple(dict.fromkeys(modalities)) if modalities else tuple(n for n, a in columns.items() if _is_modality(a))
     for name in (*names, label, *([group] if group else [])):
         if name not in columns:
             raise MdicoError(f"{path}: has no {name!r}. It holds: {', '.join(columns)}.")
     target, classes = class_index(columns[label], min_samples, f"{path}: column {label!r}")
     rows = np.flatnonzero(target >= 0)
     values, valid, steps = {}, {}, {}
-    for name in names:
-        series = _series(path, name, columns[name], len(target))[rows]
+    raw = {name: _series(path, name, columns[name], len(target)) for name in names}
+    _check_dates(path, columns, {series.shape[1] for series in raw.values()})
+    for name, whole in raw.items():
+        series = whole[rows]
         if name.lower() in WEATHER:
             series = np.where(series[:, :, :1] <= 0, np.nan, series)
         seen = np.asarray(np.isfinite(series).all(axis=2))
@@ -97,7 +100,7 @@ def read_pixel_series(
             raise MdicoError(f"{path}: {name} is missing in every pixel. Leave it out of the modalities.")
         values[name], valid[name] = np.where(seen[:, :, None], series, 0).astype(np.float32), seen
         steps[name] = _steps(path, columns, series.shape[1])
-    groups = _groups(path, columns, group)[rows]
+    groups = _groups(path, columns, group, len(target))[rows]
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return PixelSeries(path.stem, values, valid, steps, target[rows], classes, groups, digest)
 
@@ -112,7 +115,7 @@ def _columns(path: Path) -> dict[str, Array]:
             return {name: np.array(table[name].to_pylist()) for name in table.column_names}
     except OSError as error:
         raise MdicoError(f"{path}: cannot be read ({error.strerror or error}). Name an npz or Parquet file.") from error
-    except (ValueError, BadZipFile, pa.ArrowException) as error:
+    except (ValueError, EOFError, BadZipFile, zlib.error, pa.ArrowException) as error:
         raise MdicoError(f"{path}: is no {path.suffix[1:]} file of even arrays ({error}). Write it again.") from error
     if not path.is_file():
         raise MdicoError(f"{path}: no such file. Name an npz or Parquet file of pixel series.")
@@ -124,7 +127,7 @@ def _is_modality(values: Array) -> bool:
 
 
 def _series(path: Path, name: str, values: Array, pixels: int) -> Floats:
-    if values.ndim not in (2, 3) or values.dtype.kind not in "fiu" or len(values) != pixels:
+    if values.ndim not in (2, 3) or values.dtype.kind not in "fiu" or len(values) != pixels or not values.size:
         raise MdicoError(
             f"{path}: {name} must be numbers of shape (N, T, C) or (N, C) with N = {pixels}, came {values.shape}. "
             "Give every pixel the same steps and bands."
@@ -132,14 +135,29 @@ def _series(path: Path, name: str, values: Array, pixels: int) -> Floats:
     return np.asarray(values if values.ndim == 3 else values[:, None], dtype=np.float32)
 
 
+def _check_dates(path: Path, columns: dict[str, Array], lengths: set[int]) -> None:
+    """Raise MdicoError where there are dates, and no modality has as many steps."""
+    dates = columns.get("timestamps")
+    if dates is not None and dates.ndim == 1 and len(dates) not in lengths and max(lengths, default=1) > 1:
+        steps = ", ".join(map(str, sorted(lengths)))
+        raise MdicoError(
+            f"{path}: timestamps holds {len(dates)} dates, the modalities have {steps} steps. Give one date per step."
+        )
+
+
 def _steps(path: Path, columns: dict[str, Array], count: int) -> tuple[str, ...]:
     if count == 1:
         return ("",)
-    if "timestamps" in columns and len(columns["timestamps"]) == count:
-        days = pd.DatetimeIndex(pd.to_datetime(columns["timestamps"].astype(str)))
-    else:
-        start = str(columns["start_date"][0]) if "start_date" in columns else "2001-01-01"
-        days = pd.date_range(start, periods=count, freq="MS")
+    dates, name = columns.get("timestamps"), "timestamps"
+    try:
+        if dates is not None and dates.shape == (count,):
+            days = pd.DatetimeIndex(pd.to_datetime(dates.astype(str), format="ISO8601"))
+        else:
+            name = "start_date"
+            start = str(columns[name].ravel()[0]) if name in columns else "2001-01-01"
+            days = pd.date_range(start, periods=count, freq="MS")
+    except ValueError as error:
+        raise MdicoError(f"{path}: {name} must hold ISO dates. Write them as 2021-03-01.") from error
     if not (days.is_monotonic_increasing and days.is_unique):
         raise MdicoError(f"{path}: timestamps must increase. Sort the steps.")
     return tuple(str(day.date()) for day in days)
@@ -167,16 +185,28 @@ def class_index(column: Array, least: int, where: str) -> tuple[npt.NDArray[np.i
     return np.array([index.get(str(name), -1) for name in names], dtype=np.int64), tuple(kept)
 
 
-def _groups(path: Path, columns: dict[str, Array], group: str | None) -> npt.NDArray[np.int64]:
+def _groups(path: Path, columns: dict[str, Array], group: str | None, pixels: int) -> npt.NDArray[np.int64]:
+    if group is None and not {"lat", "lon"} <= set(columns):
+        raise MdicoError(f"{path}: has no lat and lon to group by. Name a column that says what belongs together.")
+    for name in ("lat", "lon") if group is None else (group,):
+        if columns[name].shape != (pixels,):
+            raise MdicoError(
+                f"{path}: {name} must hold one value for each of {pixels} pixels, came {columns[name].shape}. Name "
+                "another group column, or mend this one."
+            )
     if group is not None:
         return np.unique(columns[group].astype(str), return_inverse=True)[1].astype(np.int64)
-    if "lat" not in columns or "lon" not in columns:
-        raise MdicoError(f"{path}: has no lat and lon to group by. Name a column that says what belongs together.")
-    return place_groups(columns["lat"], columns["lon"])
+    return place_groups(columns["lat"], columns["lon"], str(path))
 
 
-def place_groups(lat: Array, lon: Array) -> npt.NDArray[np.int64]:
-    """(N,) number of the cell of a tenth of a degree in which each place lies."""
+def place_groups(lat: Array, lon: Array, where: str) -> npt.NDArray[np.int64]:
+    """(N,) number of the cell of a tenth of a degree in which each place lies.
+
+    Raises:
+        MdicoError: a place that is no number.
+    """
+    if not all(each.dtype.kind in "fiu" and np.isfinite(each).all() for each in (lat, lon)):
+        raise MdicoError(f"{where}: lat and lon must be numbers everywhere. Leave pixels without a place out.")
     cells = np.floor(np.stack([lat, lon], axis=1) / _DEGREES).astype(np.int64)
     return np.unique(cells, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
@@ -187,7 +217,7 @@ def check_modalities(benchmark: str, wanted: Sequence[str] | None, known: Sequen
     Raises:
         MdicoError: one that the benchmark does not have.
     """
-    names = tuple(wanted or known)
+    names = tuple(dict.fromkeys(wanted or known))
     unknown = [name for name in names if name not in known]
     if unknown:
         raise MdicoError(f"{benchmark}: has no {', '.join(unknown)}, it has {', '.join(known)}. Choose some of these.")

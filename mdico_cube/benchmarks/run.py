@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from mdico_cube.benchmarks.classical import CLASSICAL
 from mdico_cube.benchmarks.folds import Fold, series_folds
-from mdico_cube.benchmarks.neural import predict_classical, predict_method, subsets
+from mdico_cube.benchmarks.neural import make_inputs, predict_classical, predict_method, subsets
 from mdico_cube.benchmarks.pixel_series import PixelSeries
 from mdico_cube.benchmarks.scores import figures_of
 from mdico_cube.benchmarks.table import Table, make_table, write_table
-from mdico_cube.benchmarks.variants import parse_variant
+from mdico_cube.benchmarks.variants import Variant, parse_variant
 from mdico_cube.colearn.encoders.registry import get_encoder
+from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.tasks import scale_of
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import console, track
@@ -55,16 +58,17 @@ def run_benchmark(
     get_encoder(plan.encoder)
     modalities = tuple(series.values)
     if len(modalities) < 2:
-        raise MdicoError(f"a benchmark needs at least two modalities, came {', '.join(modalities)}. Name another one.")
+        came = ", ".join(modalities) or "none"
+        raise MdicoError(f"a benchmark needs at least two modalities, came {came}. Name another one.")
     for name, seen in series.valid.items():
         if not seen.any():
             raise MdicoError(f"{series.name}: {name} was never observed. Leave it out of the modalities.")
-    if series.task == "regression":
-        scale_of(series.target)
-        if plan.weights in ("balanced", "sqrt"):
-            raise MdicoError(f"{series.name}: a value has no classes to weigh, came {plan.weights}. Leave it out.")
+    if series.task == "regression" and plan.weights in ("balanced", "sqrt"):
+        raise MdicoError(f"{series.name}: a value has no classes to weigh, came {plan.weights}. Leave it out.")
     split = {seed: series_folds(series, plan.folds, plan.protocol, seed) for seed in range(plan.seeds)}
     section = section_for(plan, modalities, series.task, series.side)
+    check_split(series, split)
+    check_variants(series, section, variants.values())
     prepare(folder, _identity(series, plan, section), overwrite, resume)
     methods = tuple(dict.fromkeys((*CLASSICAL, *plan.methods)))
     jobs = [(method, seed, fold) for seed in split for fold in range(len(split[seed])) for method in methods]
@@ -82,10 +86,37 @@ def run_benchmark(
             part = path.with_suffix(".part")
             part.write_text(json.dumps(result, indent=1), encoding="utf-8")
             part.replace(path)
-        results.append(json.loads(path.read_text(encoding="utf-8")))
+        results.append(read_facts(path, "Delete it and go on with --resume"))
     table = make_table(series, asdict(plan), results, methods, tuple(subsets(modalities)))
     write_table(table, folder)
     return table
+
+
+def check_split(series: PixelSeries, split: Mapping[int, Sequence[Fold]]) -> None:
+    """Raise MdicoError where a fold could not be trained on or scored, before any is."""
+    for seed, folds in split.items():
+        for number, (train, test) in enumerate(folds, start=1):
+            where = f"{series.name}: fold {number} of seed {seed}"
+            unseen = [name for name, seen in series.valid.items() if not seen[train].any()]
+            if unseen:
+                raise MdicoError(
+                    f"{where} would train without {', '.join(unseen)}: it was observed in the scored part only. Leave "
+                    "it out of the modalities, or use another group column."
+                )
+            if min(len(train), len(test)) < 2:
+                raise MdicoError(
+                    f"{where} has {len(train)} samples to train and {len(test)} to score, at least two are needed of "
+                    "each. Use fewer folds or more data."
+                )
+            if series.task == "regression":
+                scale_of(series.target[train])
+
+
+def check_variants(series: PixelSeries, section: ColearnSection, variants: Iterable[Variant]) -> None:
+    """Raise MdicoError for options that a method, or the encoder on these bands, cannot take."""
+    inputs = make_inputs(series, np.arange(len(series.target)))
+    for variant in variants:
+        get_method(variant.method)(inputs, len(series.classes), variant.section(section), None)
 
 
 def section_for(
@@ -151,16 +182,32 @@ def prepare(folder: Path, identity: str, overwrite: bool, resume: bool) -> None:
     """Make a folder of runs ready: all of one folder come from the same data and options, which `identity` stands for.
 
     Raises:
-        MdicoError: runs stand there and neither overwrite nor resume was asked for, or they are of something else.
+        MdicoError: runs stand there and neither overwrite nor resume was asked for, or they are of something else; or
+            no folder can be there.
     """
+    if folder.exists() and not folder.is_dir():
+        raise MdicoError(f"{folder}: is a file. Name a folder for the runs.")
     card, runs = folder / "benchmark.json", folder / "runs"
     if card.exists() and not overwrite:
         if not resume:
             raise MdicoError(f"{folder}: holds a benchmark. Use --resume to go on or --overwrite to replace it.")
-        if json.loads(card.read_text(encoding="utf-8")).get("identity") != identity:
+        if read_facts(card, "Use --overwrite to start anew").get("identity") != identity:
             raise MdicoError(f"{folder}: holds a benchmark of other data or options. Name another folder.")
     runs.mkdir(parents=True, exist_ok=True)
     if overwrite:
         for old in runs.glob("*.json"):
             old.unlink()
     card.write_text(json.dumps({"identity": identity}), encoding="utf-8")
+
+
+def read_facts(path: Path, way_out: str) -> dict[str, Any]:
+    """What a JSON file of a finished run, or of its folder, holds.
+
+    Raises:
+        MdicoError: a file that is torn or of something else; `way_out` ends the sentence.
+    """
+    try:
+        facts: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise MdicoError(f"{path}: is torn or was written by something else. {way_out}.") from error
+    return facts

@@ -20,7 +20,7 @@ from mdico_cube.benchmarks.folds import Rows
 from mdico_cube.benchmarks.neural import classical_probabilities, predict_logits, train_method
 from mdico_cube.benchmarks.pixel_series import PixelSeries
 from mdico_cube.benchmarks.region import Division, region_series
-from mdico_cube.benchmarks.run import prepare, silent
+from mdico_cube.benchmarks.run import prepare, read_facts, silent
 from mdico_cube.benchmarks.scores import figures_of
 from mdico_cube.benchmarks.study_table import Run, StudyTable, make_study_table, write_study
 from mdico_cube.benchmarks.variants import Variant, parse_variant
@@ -93,7 +93,7 @@ def run_study(
                 part = path.with_suffix(".part")
                 part.write_text(json.dumps({"method": name, "seed": seed, **facts}, indent=1), encoding="utf-8")
                 part.replace(path)
-            runs.append(json.loads(path.read_text(encoding="utf-8")))
+            runs.append(read_facts(path, "Delete it and go on with --resume"))
     finally:
         torch.set_num_threads(before)
     found = [Run(**run) for run in runs]

@@ -16,8 +16,8 @@ from mdico_cube.benchmarks.significance import Difference, paired
 
 _PRINTED = {"classes": 2, "multilabel": 3, "regression": 5}  # how many of a task's figures a page shows; a file all
 _PROTOCOLS = {
-    "honest": "honest protocol: spatially grouped folds, last epoch, nothing chosen on scored pixels",
-    "paper": "PAPER PROTOCOL: random folds, early stopping on the scored fold; only to compare with published figures",
+    "honest": "honest protocol: {}last epoch, nothing chosen on scored pixels",
+    "paper": "PAPER PROTOCOL: {}early stopping on the scored fold; only to compare with published figures",
 }
 
 
@@ -54,6 +54,7 @@ class Table:
     task: str = "classes"
     baseline: str = ""
     gains: tuple[Gain, ...] = ()
+    protocol: str = "honest"
 
     def cell(self, method: str, subset: str, metric: str) -> Cell | None:
         """One cell, or None where the method cannot do with this subset."""
@@ -80,16 +81,18 @@ def make_table(
                     cells.append(Cell(method, subset, metric, float(np.mean(values)), std, len(values)))
     what = {"classes": "classes", "multilabel": "labels side by side", "regression": "value"}[series.task]
     folds = "the official split" if series.official is not None else f"{plan['folds']} folds"
+    drawn = "spatially grouped folds, " if plan["protocol"] == "honest" else "random folds, "
     units = "pixels" if series.side == 1 else "patches"
     weighed = "" if plan["weights"] == "auto" else f", weights {plan['weights']}"
     title = (
         f"{series.name}: {len(series.target)} {units}, {len(series.classes)} {what} "
         f"({', '.join(series.classes)}), {folds} x {plan['seeds']} seeds, {plan['encoder']}, "
         f"{plan['epochs']} epochs{weighed}; "
-        f"{_PROTOCOLS[plan['protocol']]}"
+        f"{_PROTOCOLS[plan['protocol']].format(drawn if series.official is None else '')}"
     )
     baseline = next(iter(plan["methods"]), "")
-    return Table(title, methods, subsets, tuple(cells), series.task, baseline, _gains(series, results, baseline))
+    gains = _gains(series, results, baseline)
+    return Table(title, methods, subsets, tuple(cells), series.task, baseline, gains, plan["protocol"])
 
 
 def _gains(series: PixelSeries, results: Sequence[dict[str, Any]], baseline: str) -> tuple[Gain, ...]:
@@ -119,7 +122,7 @@ def benchmark_table(table: Table) -> str:
         lines = [f"| {name} | {' | '.join(table.subsets)} |", "|---|" + "---|" * len(table.subsets)]
         for method in table.methods:
             found = [table.cell(method, subset, metric) for subset in table.subsets]
-            texts = ["" if c is None else f"{c.mean:.3f} ± {c.std:.3f}" for c in found]
+            texts = ["" if c is None else f"{c.mean:.3f}" + f" ± {c.std:.3f}" * (c.count > 1) for c in found]
             lines.append(f"| {method} | {' | '.join(texts)} |")
         parts.append("\n".join(lines))
     if table.gains:
@@ -145,6 +148,6 @@ def write_table(table: Table, folder: Path) -> None:
     (folder / "table.md").write_text(benchmark_table(table), encoding="utf-8")
     with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["method", "subset", "metric", "mean", "std", "count"])
+        writer.writerow(["method", "subset", "metric", "mean", "std", "count", "protocol"])
         for c in table.cells:
-            writer.writerow([c.method, c.subset, c.metric, f"{c.mean:.6f}", f"{c.std:.6f}", c.count])
+            writer.writerow([c.method, c.subset, c.metric, f"{c.mean:.6f}", f"{c.std:.6f}", c.count, table.protocol])

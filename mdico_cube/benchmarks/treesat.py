@@ -84,32 +84,41 @@ def _split(data: Path) -> tuple[list[str], Bools]:
     test: list[bool] = []
     for part in ("train", "val", "test"):
         path = _first(data, f"{part}_filenames.lst", f"split/{part}_filenames.lst")
-        found = path.read_text(encoding="utf-8").split()
+        try:
+            found = path.read_text(encoding="utf-8").split()
+        except UnicodeDecodeError as error:
+            raise MdicoError(f"{path}: is no list of file names. Fetch it again.") from error
         names += found
         test += [part == "test"] * len(found)
     if not names or all(test) or not any(test):
         raise MdicoError(f"{data}: the split lists must name patches to train and to test. Fetch them again.")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MdicoError(f"{data}: the split lists name {twice} more than once. Fetch them again.")
     return names, np.array(test)
 
 
-def _json(data: Path) -> dict[str, list[list[object]]]:
+def _json(data: Path) -> dict[str, list[tuple[str, float]]]:
+    """Patch -> its genera and the share of each."""
     path = _first(data, f"labels/{_LABELS}", _LABELS)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): list(value) for key, value in found.items()}
+        return {key: [(str(genus), float(share)) for genus, share in value] for key, value in found.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise MdicoError(f"{path}: is not TreeSatAI's file of labels ({error}). Fetch it again.") from error
 
 
 def _targets(
-    entries: list[list[list[object]]], official: Bools, least: int, data: Path
+    entries: list[list[tuple[str, float]]], official: Bools, least: int, data: Path
 ) -> tuple[tuple[str, ...], Array]:
     """Genera, and the labels of each patch as bits."""
-    sets = [{str(genus) for genus, share in entry if float(str(share)) > SHARE} for entry in entries]
+    sets = [{genus for genus, share in entry if share > SHARE} for entry in entries]
     train = [genus for genera, held in zip(sets, official, strict=True) if not held for genus in genera]
     classes = tuple(sorted(genus for genus in set(train) if train.count(genus) >= least))
-    if not classes:
-        raise MdicoError(f"{data}: no genus has {least} training patches. Lower min_samples.")
+    if len(classes) < 2:
+        raise MdicoError(
+            f"{data}: {len(classes)} genera have {least} training patches or more, two are needed. Lower min_samples."
+        )
     bits = [sum(1 << k for k, genus in enumerate(classes) if genus in genera) for genera in sets]
     return classes, np.array(bits, dtype=np.int64)
 
@@ -121,6 +130,7 @@ def _patch(data: Path, name: str, modalities: Sequence[str]) -> dict[str, Array]
         if "S2" in modalities:
             values, masks, dates = read_h5(path, "sen-2-data", "sen-2-masks", "sen-2-products")
             _check(path, values, 10)
+            _check(path, masks, 2, len(values))
             hidden = (masks >= _HIDDEN).any(axis=1, keepdims=True)  # (T, 1, 6, 6): snow or cloud
             found["S2"] = _monthly(path, np.where(hidden, np.nan, values.astype(np.float32)), dates)
         if "S1" in modalities:
@@ -142,11 +152,13 @@ def _either(first: Array, second: Array) -> Array:
     return np.concatenate([np.where(np.isnan(first), second, first), np.where(np.isnan(second), first, second)], axis=1)
 
 
-def _check(path: Path, values: Array, bands: int) -> None:
-    if values.ndim != 4 or values.shape[1:] != (bands, SIDE, SIDE):
+def _check(path: Path, values: Array, bands: int, dates: int | None = None) -> None:
+    fits = values.ndim == 4 and values.shape[1:] == (bands, SIDE, SIDE) and values.dtype.kind in "fiub"
+    if not fits or len(values) != (len(values) if dates is None else dates):
         raise MdicoError(
-            f"{path}: has an array of shape {values.shape}, expected (dates, {bands}, {SIDE}, {SIDE}). This is another "
-            "version of the benchmark."
+            f"{path}: has an array of shape {values.shape} ({values.dtype}), expected numbers of shape "
+            f"({'dates' if dates is None else dates}, {bands}, {SIDE}, {SIDE}). This is another version of the "
+            "benchmark."
         )
 
 

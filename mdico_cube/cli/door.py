@@ -127,6 +127,18 @@ def _plain(facts: Any) -> Any:
     return str(facts) if isinstance(facts, Path) else facts
 
 
+def split_names(text: str) -> tuple[str, ...]:
+    """Names separated by commas; spaces around them do not count.
+
+    Raises:
+        MdicoError: no name at all.
+    """
+    names = tuple(name for name in map(str.strip, text.split(",")) if name)
+    if not names:
+        raise MdicoError(f"names are separated by commas, came {text!r}. Give one at least.")
+    return names
+
+
 def share(part: float) -> str:
     """A share for people: "37%"; "under 1%" and "over 99%" are said of what is not quite nothing or everything."""
     if 0 < part < 0.01 or 0.99 < part < 1:

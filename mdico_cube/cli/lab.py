@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, Overwrite, Resume, app, out, print_json
+from mdico_cube.cli.door import AsJson, Overwrite, Resume, app, out, print_json, split_names
 from mdico_cube.errors import MdicoError
 
 
@@ -75,8 +75,8 @@ def benchmark(
         raise MdicoError(f"--protocol is honest or paper, came {protocol!r}. Choose one of them.")
     if weights not in ("auto", "balanced", "sqrt", "none"):
         raise MdicoError(f"--weights is auto, balanced, sqrt or none, came {weights!r}. Choose one of them.")
-    plan = mdico.BenchmarkPlan(tuple(method.split(",")), folds, seeds, protocol, epochs, encoder, weights)
-    chosen = modality.split(",") if modality else None
+    plan = mdico.BenchmarkPlan(split_names(method), folds, seeds, protocol, epochs, encoder, weights)
+    chosen = split_names(modality) if modality else None
     table = mdico.benchmark(name, data, label, target, plan, chosen, group, min_samples, overwrite, resume)
     if as_json:
         print_json(asdict(table))

@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 import mdico_cube as mdico
-from mdico_cube.cli.door import AsJson, Overwrite, RecipeFile, Resume, app, print_json
+from mdico_cube.cli.door import AsJson, Overwrite, RecipeFile, Resume, app, print_json, split_names
 from mdico_cube.recipe import load_recipe
 
 Out = Annotated[Path, typer.Option("--out", help="Where runs and table are written.")]
@@ -52,7 +52,7 @@ def study(
 
     Example: `mdico study demo-output/demo.yml --methods independent,mdico,mdico:contrastive=0 --out study`
     """
-    plan = mdico.StudyPlan(tuple(method.split(",")), seeds, unlabelled, labels)
+    plan = mdico.StudyPlan(split_names(method), seeds, unlabelled, labels)
     _run(recipe, folder, plan, _Sizes(epochs, hidden, dense, batch), overwrite, resume, as_json)
 
 

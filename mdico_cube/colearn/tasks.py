@@ -60,7 +60,7 @@ def make_weights(section: TaskSection, counts: Sequence[int], names: Sequence[st
         to presence, at most 10; the square roots of these where the section asks for them.
 
     Raises:
-        MdicoError: fewer than two classes, or a class, label or value without a training sample.
+        MdicoError: fewer than two classes or labels, or a class, label or value without a training sample.
     """
     if section.kind == "regression":
         if sum(counts) < 1:
@@ -69,6 +69,10 @@ def make_weights(section: TaskSection, counts: Sequence[int], names: Sequence[st
     if section.kind == "multilabel":
         if len(names) > MOST_LABELS:
             raise MdicoError(f"{len(names)} labels side by side are too many: name at most {MOST_LABELS}.")
+        if len(names) < 2:
+            raise MdicoError(
+                f"labels side by side are at least two, came {', '.join(names)} alone. Make it a task of two classes."
+            )
         absent = [name for name, count in zip(names, counts, strict=True) if count < 1]
         if absent:
             raise MdicoError(

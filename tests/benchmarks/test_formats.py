@@ -188,6 +188,19 @@ def test_treesat_is_read_month_by_month(tmp_path: Path) -> None:
             "has no array array, it holds",
         ),
         (read_cropharvest, write_cropharvest, ("features/arrays/3_toy-2020.h5", "array"), r"has the shape \(2,\)"),
+        (
+            read_cropharvest,
+            write_cropharvest,
+            ("features/arrays/3_toy-2020.h5", ("array", np.full((12, 18), b"x"))),
+            r"has the shape \(12, 18\) \(\|S1\)",
+        ),
+        (read_cropharvest, write_cropharvest, ("features/arrays/3_toy-2020.h5", ("array/a", 1)), "has no array array"),
+        (
+            read_lfmc,
+            write_lfmc,
+            ("training_features.csv", b"-"),
+            r"column vv\(t\) holds text among its numbers",
+        ),
         (read_lfmc, write_lfmc, ("training_features.csv", None), "training_features.csv: cannot be read"),
         (
             read_lfmc,
@@ -207,6 +220,19 @@ def test_treesat_is_read_month_by_month(tmp_path: Path) -> None:
         (
             read_treesat,
             write_treesat,
+            ("labels/TreeSatBA_v9_60m_multi_labels.json", b'{"a.tif": ["Quercus"]}'),
+            "is not TreeSatAI's file of labels",
+        ),
+        (read_treesat, write_treesat, ("train_filenames.lst", b"\xff\xfe\x00"), "is no list of file names"),
+        (
+            read_treesat,
+            write_treesat,
+            ("test_filenames.lst", b"Abies_alba_0_1_WEFL_NLF.tif\n"),
+            "name Abies_alba_0_1_WEFL_NLF.tif more than once",
+        ),
+        (
+            read_treesat,
+            write_treesat,
             ("sentinel-ts/Abies_alba_0_1_WEFL_NLF_2018.h5", None),
             "has no sentinel-ts/Abies",
         ),
@@ -219,15 +245,63 @@ def test_missing_and_foreign_files_get_a_sentence(
 ) -> None:
     writer(tmp_path)
     path, content = tmp_path / change[0], change[1]
+    if content == b"-":  # one cell of a table
+        content = pd.read_csv(path).assign(**{"vv(t)": "-"}).to_csv().encode()
     path.unlink()
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content is not None:
+        name, array = content if isinstance(content, tuple) else (content, np.zeros(2))
         with h5py.File(path, "w") as file:
-            file[content] = np.zeros(2)
+            file[name] = array
     with pytest.raises(MdicoError, match=sentence) as caught:
         reader(tmp_path, min_samples=2)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("sen-2-masks", (5, 2, 6, 6)), ("sen-2-data", (6, 9, 6, 6))])
+def test_arrays_of_other_shapes_are_named(name: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    write_treesat(tmp_path)
+    with h5py.File(tmp_path / "sentinel-ts" / "Abies_alba_0_1_WEFL_NLF_2018.h5", "r+") as file:
+        del file[name]
+        file[name] = np.zeros(shape, np.uint8)
+    with pytest.raises(MdicoError, match=r"has an array of shape .* \(uint8\), expected numbers"):
+        read_treesat(tmp_path, min_samples=2)
+
+
+def test_a_single_genus_is_no_task(tmp_path: Path) -> None:
+    write_treesat(tmp_path)
+    path = tmp_path / "labels" / "TreeSatBA_v9_60m_multi_labels.json"
+    path.write_text(json.dumps({name: [["Quercus", 0.5]] for name in json.loads(path.read_text())}))
+    with pytest.raises(MdicoError, match="1 genera have 2 training patches or more, two are needed"):
+        read_treesat(tmp_path, min_samples=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "sentence"),
+    [
+        ({"lat": float("nan")}, {}, "lat and lon must be numbers everywhere"),
+        ({}, {"group": "farm"}, "labels.geojson has no property farm. Choose of classification_label, dataset"),
+    ],
+)
+def test_labels_without_a_place_or_group_are_named(
+    change: dict[str, Any], arguments: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    write_cropharvest(tmp_path)
+    content = json.loads((tmp_path / "labels.geojson").read_text())
+    content["features"][3]["properties"].update(change)
+    (tmp_path / "labels.geojson").write_text(json.dumps(content))
+    with pytest.raises(MdicoError, match=sentence):
+        read_cropharvest(tmp_path, **arguments)
+
+
+def test_an_export_without_a_date_does_not_move_the_months(tmp_path: Path) -> None:
+    write_cropharvest(tmp_path)
+    content = json.loads((tmp_path / "labels.geojson").read_text())
+    for feature in content["features"][:30]:
+        feature["properties"]["export_end_date"] = "soon"
+    (tmp_path / "labels.geojson").write_text(json.dumps(content))
+    assert read_cropharvest(tmp_path).steps["S1"][0] == "2000-02-01"
 
 
 def test_unknown_parts_and_single_classes_are_named(tmp_path: Path) -> None:
@@ -275,6 +349,7 @@ def test_trees_learn_values_and_labels(name: str) -> None:
     assert r2_score(100 + 10 * x[70:, 0], got) > 0.7
     bits = (x[:, 0] > 0).astype(np.int64) | (x[:, 1] > 0).astype(np.int64) << 1
     assert (fit_labels(name, 0, x[:70], bits[:70], x[70:], 2) == bits[70:]).mean() > 0.7
+    assert (fit_labels(name, 0, x[:70], bits[:70] | 2, x[70:], 2) & 2 == 2).all(), "a label that every row has"
 
 
 @pytest.fixture
@@ -310,6 +385,8 @@ def test_a_table_of_labels_from_the_command_line(tmp_path: Path, capfd: pytest.C
     out, _ = capfd.readouterr()
     assert not end.value.code
     assert "24 patches, 2 labels side by side (Pinus, Quercus), the official split" in out
+    assert "honest protocol: last epoch" in out
+    assert "±" not in out, "one run has no spread"
     assert "| Micro F1 |" in out
     runs = list((tmp_path / "out" / "runs").glob("*.json"))
     assert len(runs) == 3, "one fold"

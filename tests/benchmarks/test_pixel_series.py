@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,15 @@ def test_groups_are_places_or_a_column(file: Path) -> None:
         ({"crop": np.full(N, np.nan)}, {"label": "crop"}, "holds NaN"),
         ({"lat": None}, {"label": "crop"}, "no lat and lon to group by"),
         ({"timestamps": np.array(["2021-01-01"] * T)}, {"label": "crop"}, "timestamps must increase"),
+        ({"timestamps": np.array(["soon"] * T)}, {"label": "crop"}, "timestamps must hold ISO dates. Write them as"),
+        ({"timestamps": np.array(["2021-01-01"] * 2)}, {"label": "crop"}, "holds 2 dates, the modalities have 1, 6 st"),
+        ({"timestamps": None, "start_date": np.array(["?"] * N)}, {"label": "crop"}, "start_date must hold ISO dates"),
+        ({"S2": np.zeros((N, T, 0), np.float32)}, {"label": "crop"}, r"S2 must be numbers of shape .* \(60, 6, 0\)"),
+        ({"lat": np.full(N, np.nan)}, {"label": "crop"}, "lat and lon must be numbers everywhere"),
+        ({"lat": np.array(["north"] * N)}, {"label": "crop"}, "lat and lon must be numbers everywhere"),
+        ({"lon": np.zeros(N - 1)}, {"label": "crop"}, r"lon must hold one value for each of 60 pixels, came \(59,\)"),
+        ({"farm": np.zeros(N - 1)}, {"label": "crop", "group": "farm"}, "farm must hold one value for each of 60"),
+        ({}, {"label": "crop", "group": "S1"}, r"S1 must hold one value for each of 60 pixels, came \(60, 6, 2\)"),
     ],
 )
 def test_bad_files_get_a_sentence(
@@ -121,10 +131,10 @@ def test_bad_files_get_a_sentence(
         read_pixel_series(path, **arguments)
 
 
-@pytest.mark.parametrize("name", ["torn.npz", "torn.parquet", "series.csv", "absent.npz"])
+@pytest.mark.parametrize("name", ["torn.npz", "empty.npz", "torn.parquet", "series.csv", "absent.npz"])
 def test_files_that_are_no_series_get_a_sentence(name: str, tmp_path: Path) -> None:
     if not name.startswith("absent"):
-        (tmp_path / name).write_bytes(b"PK not really")
+        (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"PK not really")
     with pytest.raises(MdicoError, match=name):
         read_pixel_series(tmp_path / name, "crop")
 
@@ -144,6 +154,8 @@ def test_folds_that_cannot_be_made_are_named() -> None:
     target, groups = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])
     with pytest.raises(MdicoError, match="3 folds cannot be made of 2 groups"):
         make_folds(target, groups, ("a", "b"), 3, "honest")
+    with pytest.raises(MdicoError, match="every sample is in the same group"):
+        make_folds(target, np.zeros(4, np.int64), ("a", "b"), 2, "honest")
     with pytest.raises(MdicoError, match=r"would train without class [ab]"):
         make_folds(target, groups, ("a", "b"), 2, "honest")
 
@@ -231,15 +243,25 @@ def test_a_benchmark_prints_saves_and_goes_on(file: Path, tmp_path: Path, monkey
     assert f"{gain.mean:+.3f} ({gain.p_corrected:.2f})" in text
     assert "honest protocol" in text
     with (tmp_path / "out" / "table.csv").open() as handle:
-        assert len(list(csv.DictReader(handle))) == len(table.cells)
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == len(table.cells)
+    assert {row["protocol"] for row in rows} == {"honest"}
 
     monkeypatch.setattr("mdico_cube.benchmarks.run._one", None)
     with pytest.raises(MdicoError, match="Use --resume"):
         run_benchmark(series, PLAN, tmp_path / "out")
     assert run_benchmark(series, PLAN, tmp_path / "out", resume=True) == table
+    (tmp_path / "out" / "runs" / "independent-seed0-fold0.json").write_text("{")
+    with pytest.raises(MdicoError, match=r"independent-seed0-fold0.json: is torn .* Delete it and go on with --resume"):
+        run_benchmark(series, PLAN, tmp_path / "out", resume=True)
+    with pytest.raises(MdicoError, match=r"text.md: is a file. Name a folder"):
+        run_benchmark(series, PLAN, Path(shutil.copy(tmp_path / "out" / "table.md", tmp_path / "text.md")))
     other = BenchmarkPlan(PLAN.methods, 2, 1, epochs=7)
     with pytest.raises(MdicoError, match="other data or options"):
         run_benchmark(series, other, tmp_path / "out", resume=True)
+    (tmp_path / "out" / "benchmark.json").write_text("[")
+    with pytest.raises(MdicoError, match=r"benchmark.json: is torn .* Use --overwrite to start anew"):
+        run_benchmark(series, PLAN, tmp_path / "out", resume=True)
 
 
 def test_an_interrupted_benchmark_runs_only_what_is_missing(
@@ -261,6 +283,33 @@ def test_an_interrupted_benchmark_runs_only_what_is_missing(
     assert len(made) == 5
 
 
+@pytest.mark.parametrize(
+    ("methods", "encoder", "sentence"),
+    [
+        (("mdico:contrast=1",), "mlp", "contrast: Extra inputs are not permitted. Options of mdico"),
+        (("independent:main=0",), "mlp", "independent has no options"),
+        (("independent",), "galileo", "no group of bands is whole"),
+    ],
+)
+def test_what_a_method_cannot_take_is_refused_before_anything_is_written(
+    methods: tuple[str, ...], encoder: str, sentence: str, file: Path, tmp_path: Path
+) -> None:
+    series = read_pixel_series(file, "crop", ["S1", "S2"])
+    with pytest.raises(MdicoError, match=sentence):
+        run_benchmark(series, BenchmarkPlan(methods, 2, 1, encoder=encoder), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sensor_that_no_training_pixel_has_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    half = np.arange(N) < N // 2
+    changed = {"S2": np.where(half[:, None, None], np.nan, facts()["S2"]), "farm": half.astype(str)}
+    np.savez(tmp_path / "half.npz", **{**facts(), **changed})
+    series = read_pixel_series(tmp_path / "half.npz", "crop", ["S1", "S2"], group="farm")
+    with pytest.raises(MdicoError, match=r"fold \d of seed 0 would train without S2"):
+        run_benchmark(series, BenchmarkPlan((), 2, 1), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.usefixtures("fast")
 def test_the_command_line_runs_it(file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def door(*arguments: object) -> tuple[int, str, str]:
@@ -268,13 +317,14 @@ def test_the_command_line_runs_it(file: Path, tmp_path: Path, capfd: pytest.Capt
             app([str(a) for a in arguments])
         return int(end.value.code or 0), *capfd.readouterr()
 
-    options = ["--data", file, "--label", "crop", "--modalities", "S1,S2", "--methods", "comiss,comiss:modality=0"]
+    options = ["--data", file, "--label", "crop", "--modalities", "S1, S2", "--methods", "comiss, comiss:modality=0"]
     short = ["--folds", 2, "--seeds", 1, "--epochs", 2, "--protocol", "paper", "--out", tmp_path / "out"]
     short += ["--weights", "sqrt"]
     code, out, _ = door("--quiet", "benchmark", "pixel-series", *options, *short)
     assert code == 0
     assert "2 epochs, weights sqrt" in out
     assert "PAPER PROTOCOL" in out
+    assert (tmp_path / "out" / "table.csv").read_text().splitlines()[1].endswith(",paper")
     assert "| comiss |" in out
     assert "| comiss:modality=0 |" in out
     assert "gain over comiss" in out

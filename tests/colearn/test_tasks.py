@@ -148,6 +148,8 @@ def test_weights_follow_the_task() -> None:
         make_weights(MULTI, [30, 0], names, 40)
     with pytest.raises(MdicoError, match="63 labels side by side are too many"):
         make_weights(MULTI, [1] * 63, [str(i) for i in range(63)], 40)
+    with pytest.raises(MdicoError, match="labels side by side are at least two, came wheat alone"):
+        make_weights(MULTI, [30], ["wheat"], 40)
     with pytest.raises(MdicoError, match="no training sample of class b"):
         make_weights(TaskSection(weights="none"), [30, 0], names, 40)
 
