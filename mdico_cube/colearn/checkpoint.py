@@ -7,7 +7,6 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 
 from mdico_cube.colearn.method import CoLearner
 from mdico_cube.colearn.tasks import Scale
-from mdico_cube.colearn.trained import Row
+from mdico_cube.colearn.trained import Row, check_finite
 from mdico_cube.errors import MdicoError
 from mdico_cube.progress import say
 from mdico_cube.recipe import ColearnSection, TrainSection
@@ -88,11 +87,7 @@ def finished(checkpoint: dict[str, Any], section: TrainSection) -> bool:
 
 def restore(model: CoLearner, history: list[Row], folder: Path, keep: str) -> int:
     """Put the "best" or "last" epoch's weights into the model and give its number."""
-    if not isfinite(history[0]["val_loss"]):
-        raise MdicoError(
-            f"training diverged: the validation loss of epoch 1 is {history[0]['val_loss']}. "
-            "Lower train.learning_rate, and check the inputs for values far outside their range."
-        )
+    check_finite(history[0])
     state: dict[str, Any] = load(folder / f"{keep}.ckpt")
     prefix = "model."
     model.load_state_dict({k.removeprefix(prefix): v for k, v in state["state_dict"].items() if k.startswith(prefix)})

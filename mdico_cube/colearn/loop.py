@@ -16,7 +16,7 @@ from torch import Tensor
 from mdico_cube.batch import Batch, Batches
 from mdico_cube.colearn.method import CoLearner
 from mdico_cube.colearn.tasks import FIGURE
-from mdico_cube.colearn.trained import Row
+from mdico_cube.colearn.trained import Row, check_finite
 from mdico_cube.colearn.watched import Watched
 from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import TrainSection
@@ -205,6 +205,8 @@ class Loop(pl.LightningModule):
             "seconds": round(seconds, 4),
             "data_wait": round(self.loader.waited, 4),
         }
+        if self.section.keep == "last":
+            check_finite(row)
         self.rows.append(row)
         several = self.trainer.world_size > 1
         self.log("data_wait", row["data_wait"], prog_bar=True, logger=False, batch_size=1, sync_dist=several)

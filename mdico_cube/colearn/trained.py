@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 from torch import Tensor
 
 from mdico_cube.colearn.method import CoLearner
 from mdico_cube.colearn.tasks import Scale, answer
+from mdico_cube.errors import MdicoError
 from mdico_cube.recipe import ColearnSection
 from mdico_cube.spec import InputSpec, LabelClass
 
@@ -16,6 +18,15 @@ Row = dict[str, float]
 or val_r2 and val_r2_<output> of a regression, learning_rate, seconds, data_wait (share of the training steps' time
 spent waiting for batches)."""
 UNSCALED = Scale()
+
+
+def check_finite(row: Row) -> None:
+    """Raise MdicoError where an epoch's validation loss is not a number: its weights are of no use."""
+    if not isfinite(row["val_loss"]):
+        raise MdicoError(
+            f"training diverged: the validation loss of epoch {row['epoch'] + 1:.0f} is {row['val_loss']}. Lower "
+            "train.learning_rate, and check the inputs for values far outside their range."
+        )
 
 
 @dataclass(frozen=True)

@@ -328,6 +328,20 @@ def test_diverged_training_is_named(tmp_path: Path) -> None:
         fit("mdico", INPUTS, LEGEND, make_section(), *loaders, counts(TRAIN), tmp_path, 0)
 
 
+def test_training_that_diverges_later_stops_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = Loop.on_validation_epoch_end
+
+    def diverge(loop: Loop) -> None:
+        close(loop)
+        loop._validation["val_loss"] = math.nan if loop.current_epoch == 1 else 1.0
+
+    monkeypatch.setattr(Loop, "on_validation_epoch_end", diverge)
+    with pytest.raises(MdicoError, match="training diverged: the validation loss of epoch 2 is nan"):
+        train(tmp_path, train={"epochs": 5, "keep": "last"})
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 2, "a head and the first epoch"
+    assert len(train(tmp_path / "best", train={"epochs": 3, "keep": "best"}).history) > 1, "the best one is of use"
+
+
 def test_empty_sets_and_absent_classes_are_named(tmp_path: Path) -> None:
     empty = Batch(
         {m: i[:0] for m, i in TRAIN.images.items()}, {m: v[:0] for m, v in TRAIN.valid.items()}, torch.zeros(0)
