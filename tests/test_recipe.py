@@ -55,7 +55,11 @@ def changed(facts: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("area.bounds", [float("nan"), 0, 1, 1], "area.bounds.0"),
         ("modalities.sentinel2.bands", [], "name at least one band"),
         ("modalities.sentinel2.bands", ["B04", "B04"], "names B04 twice"),
-        ("colearn.seeds", [-1], "colearn.seeds.0"),
+        ("colearn.seeds", [-1], "recipe: colearn.seeds.0: input should be greater than or equal to 0, came -1."),
+        ("colearn.seeds", [], "recipe: colearn.seeds: must hold at least 1, came []."),
+        ("tune", {"space": {"encoder.width": [8]}}, "tune.space.encoder.width.values: must hold at least 2, came [8]."),
+        ("tune", {"space": {"encoder.width": {"low": 8}}}, "'tune.space.encoder.width.range.high' is missing: add it."),
+        ("colearn.train", {"warmup": 2}, "colearn.train: warmup goes with constant, cosine or step"),
         ("colearn.seeds", [1, 1], "names 1 twice"),
         ("colearn.modalities", ["sentinel1", "sentinel2", "sentinel1"], "names sentinel1 twice"),
         ("samples.seed", -1, "samples.seed"),
@@ -73,6 +77,7 @@ def test_a_bad_recipe_gets_a_sentence(recipe_facts: dict[str, Any], path: str, v
     with pytest.raises(MdicoError) as caught:
         parse_recipe(changed(recipe_facts, path, value))
     assert sentence in str(caught.value)
+    assert not sentence.endswith(".") or str(caught.value).endswith(sentence), "nothing more is said"
     assert "\n" not in str(caught.value)
 
 
@@ -108,6 +113,7 @@ def test_a_missing_section_is_named(recipe_facts: dict[str, Any]) -> None:
         (b"name: [1, 2", "is not YAML at line"),
         (b"\xff\xfe\x00binary", "is not a text file"),
         (b"just words", "must be a mapping of sections"),
+        (b"name: a\narea: {}\nname: b", r"is not YAML at line 3, column 1 \('name' stands twice\)"),
         (b"name: !!python/object/apply:os.system [ls]", "is not YAML"),
     ],
 )

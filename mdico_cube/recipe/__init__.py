@@ -38,12 +38,11 @@ from mdico_cube.recipe.training import (
     MDiCoSection,
     PlusSection,
     Precision,
-    RangeSection,
     TaskSection,
     TiMMILSection,
     TrainSection,
-    TuneSection,
 )
+from mdico_cube.recipe.tuning import RangeSection, TuneSection
 from mdico_cube.recipe.whole import Recipe
 
 __all__ = [

@@ -17,6 +17,19 @@ from mdico_cube.recipe.whole import Recipe
 T = TypeVar("T", bound=Section)
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """Plain YAML in which a key stands once: of two sections of one name, YAML would take the last one silently."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, or a fault where a key stands twice."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe file. Relative paths in it count from the file's folder.
 
@@ -31,7 +44,7 @@ def load_recipe(path: str | Path) -> Recipe:
     except UnicodeDecodeError as error:
         raise MdicoError(f"recipe {path}: is not a text file. Give the path of a YAML file.") from error
     try:
-        data = yaml.safe_load(text)
+        data = _OnceLoader(text).get_single_data()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -48,8 +61,7 @@ def parse_recipe(data: Any, base: Path | None = None, name: str = "recipe") -> R
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        faults = "; ".join(_sentence(fault) for fault in error.errors())
-        raise MdicoError(f"{name}: {_ended(faults)}") from error
+        raise MdicoError(f"{name}: {_sentences(error)}") from error
     return _rebased(recipe, base or Path.cwd())
 
 
@@ -67,11 +79,15 @@ def parse_section(model: type[T], options: dict[str, Any], name: str) -> T:
     try:
         return model.model_validate(options)
     except ValidationError as error:
-        faults = "; ".join(_sentence({**fault, "loc": (name, *fault["loc"])}) for fault in error.errors())
-        raise MdicoError(_ended(faults)) from error
+        raise MdicoError(_sentences(error, name)) from error
 
 
-def _ended(text: str) -> str:
+def _sentences(error: ValidationError, *above: str) -> str:
+    """Every fault, but that a list is too short where it is so for a fault in one of its values."""
+    faults = error.errors()
+    inside = {fault["loc"][:-1] for fault in faults}
+    told = [fault for fault in faults if fault["type"] != "too_short" or fault["loc"] not in inside]
+    text = "; ".join(_sentence({**fault, "loc": (*above, *fault["loc"])}) for fault in told)
     return text if text.endswith("?") else f"{text}."
 
 
@@ -90,6 +106,8 @@ def _sentence(fault: Any) -> str:
         if isinstance(fault["input"], dict | BaseModel) or fault["type"] == "value_error"
         else f", came {fault['input']!r}"
     )
+    if fault["type"] == "too_short":
+        message = f"must hold at least {fault['ctx']['min_length']}"
     if fault["type"] == "string_pattern_mismatch":
         message = FORMS.get(fault["ctx"]["pattern"], message)
     return f"{where}: {message[0].lower() + message[1:]}{came}"

@@ -32,8 +32,7 @@ class EncoderSection(Section):
     """Checkpoint of a pretrained encoder (galileo, anysat): safetensors, or a torch file of tensors; relative to the
     recipe. A bundle holds the weights itself and does not need the file again."""
     size: str | None = None
-    """Of a pretrained encoder, as its checkpoint: galileo nano (default), tiny or base; anysat base (default), small or
-    tiny."""
+    """Of a pretrained checkpoint: galileo nano (default), tiny or base; anysat base (default), small or tiny."""
     frozen: bool = True
     """A pretrained encoder keeps its weights, and one Linear to the embedding learns; false learns all of it on."""
     width: Annotated[int, Field(ge=2, multiple_of=2)] = 128
@@ -181,6 +180,12 @@ class TrainSection(Section):
     loggers: tuple[Literal["csv", "tensorboard", "mlflow"], ...] = ("csv",)
     """csv and tensorboard write into the run's folder; mlflow to MLFLOW_TRACKING_URI, or into mlflow.db there."""
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.warmup and self.schedule == "onecycle":
+            raise ValueError("warmup goes with constant, cosine or step; onecycle grows by itself: leave it out")
+        return self
+
 
 class TaskSection(Section):
     """What is learned of the labels."""
@@ -207,48 +212,6 @@ class TaskSection(Section):
         if self.unit and self.kind != "regression":
             raise ValueError("a unit goes with kind regression: leave it out")
         return self
-
-
-class RangeSection(Section):
-    """Numbers from low to high."""
-
-    low: float
-    high: float
-    log: bool = False
-    """Drawn evenly in their logarithm: for step sizes and weights."""
-    whole: bool = False
-    """Whole numbers only."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.low >= self.high or (self.log and self.low <= 0):
-            raise ValueError(
-                f"runs from low to a larger high, above 0 where it is log; came {self.low:g} to {self.high:g}"
-            )
-        return self
-
-
-Choices = Annotated[tuple[str | int | float | bool, ...], Field(min_length=2)]
-
-
-class TuneSection(Section):
-    """A small study of options: `mdico tune`. It looks at the inner validation split only."""
-
-    method: str | None = None
-    """Method to tune; null = the last of methods."""
-    trials: Annotated[int, Field(ge=1)] = 20
-    """Settings that are tried, in all runs together."""
-    modality: str | None = None
-    """Judge by this sensor alone; null takes the mean over all."""
-    seeds: Annotated[int, Field(ge=1)] = 1
-    """Trainings of each trial; their mean counts."""
-    space: dict[str, RangeSection | Choices] = {
-        "train.learning_rate": RangeSection(low=3e-4, high=1e-2, log=True),
-        "train.epochs": (20, 30, 40),
-        "encoder.dropout": RangeSection(low=0.0, high=0.5),
-        "encoder.hidden": (64, 128),
-    }
-    """Option of the colearn section -> its values: a list, or low and high."""
 
 
 class ColearnSection(Section):

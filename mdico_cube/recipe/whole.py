@@ -16,7 +16,8 @@ from mdico_cube.recipe.samples import LabelSection, LoaderSection, SampleSection
 from mdico_cube.recipe.section import NAME, Section
 from mdico_cube.recipe.sources import FallbackSection, ModalitySection, ReadSection
 from mdico_cube.recipe.store import ClusterSection, StoreSection
-from mdico_cube.recipe.training import ColearnSection, TuneSection
+from mdico_cube.recipe.training import ColearnSection
+from mdico_cube.recipe.tuning import TuneSection
 
 S = TypeVar("S", bound=Section)
 
