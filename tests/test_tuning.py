@@ -87,6 +87,24 @@ def test_a_study_finds_options_and_goes_on(recipe: Recipe, tmp_path: Path, monke
         tune(other, folder, resume=True)
 
 
+def test_a_setting_that_cannot_be_trained_is_told_and_left_out(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(tuning, "say", told.append)
+    space = {"train.learning_rate": (1e30, 1e31)}
+    wild = recipe.model_copy(update={"tune": recipe.tune.model_copy(update={"space": space})})
+    found = tune(wild, tmp_path / "tune")
+    assert (found.trials, found.score) == (1, found.usual), "the recipe as it stands"
+    assert [line.startswith("tune: no score with {'train.learning_rate': 1e+3") for line in told] == [False, True, True]
+    assert "training diverged" in told[1]
+    assert not caplog.records, "no traceback of the library"
+    train = recipe.colearn.train.model_copy(update={"learning_rate": 1e30})
+    broken = wild.model_copy(update={"learning": recipe.colearn.model_copy(update={"train": train})})
+    with pytest.raises(MdicoError, match="training diverged"):
+        tune(broken, tmp_path / "broken")
+
+
 @pytest.mark.slow
 def test_two_processes_train_on_a_recipe_s_windows(recipe: Recipe, tmp_path: Path) -> None:
     section = changed(recipe.colearn, {"train.devices": 2, "train.accelerator": "cpu", "train.batch": 8})

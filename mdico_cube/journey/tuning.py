@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from mdico_cube.benchmarks.run import read_facts
 from mdico_cube.colearn.registry import get_method
 from mdico_cube.colearn.tasks import FIGURE
 from mdico_cube.errors import MdicoError, did_you_mean
@@ -62,7 +63,8 @@ def tune(
 
     Optuna's TPE proposes, one journal file in `folder` remembers, so that a study that was broken off goes on where it
     was. Every trial trains on the training blocks and is judged on the inner validation blocks; held-out blocks are
-    never read, whatever the protocol. best.yml and trials.csv are written when it ends.
+    never read, whatever the protocol. A setting that cannot be trained is told and left out. best.yml and trials.csv
+    are written when it ends.
 
     Args:
         recipe: with its samples drawn.
@@ -90,9 +92,15 @@ def tune(
         drawn = {name: _draw(trial, name, choices) for name, choices in section.space.items()}
         drawn = usual if trial.user_attrs.get("usual") else drawn
         trial.set_user_attr("options", drawn)
-        tried = recipe.model_copy(update={"learning": changed(recipe.colearn, drawn, "honest")})
         place = folder / "trials" / _short(drawn)
-        score = fmean(_score(tried, method, seed, place / f"seed-{seed}") for seed in range(section.seeds))
+        try:
+            tried = recipe.model_copy(update={"learning": changed(recipe.colearn, drawn, "honest")})
+            score = fmean(_score(tried, method, seed, place / f"seed-{seed}") for seed in range(section.seeds))
+        except MdicoError as error:
+            if trial.user_attrs.get("usual"):
+                raise
+            say(f"tune: no score with {drawn}: {error}")
+            raise import_module("optuna").TrialPruned from error
         say(f"tune: {len(_done(study)) + 1} of {wanted}: {score:.4f} with {drawn}")
         return score
 
@@ -180,12 +188,12 @@ def _study(folder: Path, identity: str, overwrite: bool, resume: bool) -> Any:
         journal: Any = import_module("optuna.storages.journal")
     except ImportError as error:
         raise MdicoError("tuning needs optuna: pip install 'mdico-cube[tune]'.") from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     path, card = folder / "study.log", folder / "study.json"
     if card.exists() and not overwrite:
         if not resume:
             raise MdicoError(f"{folder}: holds a study. Use --resume to go on or --overwrite to replace it.")
-        if json.loads(card.read_text(encoding="utf-8")).get("identity") != identity:
+        if read_facts(card, "Use --overwrite to start anew").get("identity") != identity:
             raise MdicoError(f"{folder}: holds a study of other samples, options or values. Name another folder.")
     else:
         path.unlink(missing_ok=True)
