@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import mdico_cube as mdico
 from mdico_cube.cli import app
+from mdico_cube.errors import MdicoError
 
 
 def test_the_index_tells_what_there_is(recipe_facts: dict[str, Any], tmp_path: Any) -> None:
@@ -47,3 +48,22 @@ def test_an_index_without_a_cube(recipe_facts: dict[str, Any], tmp_path: Any) ->
     done = CliRunner().invoke(app, ["samples", "index", str(file)])
     assert done.exit_code == 2
     assert "Build one with `mdico build`" in done.output
+
+
+def test_classes_that_changed_after_the_build_are_named(recipe_facts: dict[str, Any]) -> None:
+    recipe = mdico.parse_recipe(recipe_facts)
+    mdico.build(recipe)
+    odd, even = recipe_facts["labels"]["classes"]
+    for classes, came in (([odd, {**even, "name": "pair"}], "odd, pair"), ([{**odd, "source": 3}, even], "odd, even")):
+        recipe_facts["labels"]["classes"] = classes
+        other = mdico.parse_recipe(recipe_facts)
+        sentence = rf"holds labels of odd, even; .* changed since \({came}\). Put them .* `mdico build --resume`"
+        for stage in (mdico.sample, mdico.index_samples):
+            with pytest.raises(MdicoError, match=sentence):
+                stage(other)
+    recipe_facts["labels"]["classes"] = [{**odd, "color": "#123456"}, even]
+    mdico.index_samples(mdico.parse_recipe(recipe_facts))
+    recipe_facts["labels"]["classes"] = [odd, {**even, "name": "pair"}]
+    renamed = mdico.parse_recipe(recipe_facts)
+    mdico.build(renamed, resume=True)
+    mdico.sample(renamed)
