@@ -147,7 +147,11 @@ def test_figures_have_titles_and_units(cube: xr.DataTree) -> None:
     assert [axes.get_ylabel() for axes in series.axes] == ["dB", "reflectance"]
     assert [axes.get_title(loc="left") for axes in quick.axes] == ["Sentinel-1", "Sentinel-2", "Terrain"]
     assert [axes.get_title(loc="left") for axes in available.axes] == ["Sentinel-1", "Sentinel-2"]
-    assert all(isinstance(figure, Figure) for figure in (series, quick, available))
+    for figure in (series, quick, available):
+        assert isinstance(figure, Figure)
+        figure.draw_without_rendering()
+        tops = [axes.get_tightbbox().y1 for axes in figure.axes]
+        assert max(tops) <= figure.bbox.y1, "figure.savefig(path) cuts no title"
 
 
 def test_the_ledger_as_a_table(cube: xr.DataTree) -> None:

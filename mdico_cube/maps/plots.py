@@ -62,6 +62,7 @@ def panels_figure(
     axes = figure.subplots(1, count, squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=False):
         show(axis, panel)
+        axis.set_anchor("S")  # what room is left stands above, where the titles are
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     if metres:
