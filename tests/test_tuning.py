@@ -105,6 +105,25 @@ def test_a_setting_that_cannot_be_trained_is_told_and_left_out(
         tune(broken, tmp_path / "broken")
 
 
+def test_ctrl_c_while_a_score_is_written_down_stays_one(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optuna = pytest.importorskip("optuna")
+    tell = optuna.storages.JournalStorage.set_trial_state_values
+
+    def interrupted(storage: Any, number: int, state: Any, values: Any = None) -> Any:
+        if state.is_finished():
+            monkeypatch.setattr(optuna.storages.JournalStorage, "set_trial_state_values", tell)
+            raise KeyboardInterrupt
+        return tell(storage, number, state, values)
+
+    monkeypatch.setattr(optuna.storages.JournalStorage, "set_trial_state_values", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tune(recipe, tmp_path / "tune", trials=1)
+    found = tune(recipe, tmp_path / "tune", trials=1, resume=True)
+    assert (found.trials, found.score) == (1, found.usual)
+
+
 @pytest.mark.slow
 def test_two_processes_train_on_a_recipe_s_windows(recipe: Recipe, tmp_path: Path) -> None:
     section = changed(recipe.colearn, {"train.devices": 2, "train.accelerator": "cpu", "train.batch": 8})

@@ -88,7 +88,7 @@ def tune(
         within = {name: value for name, value in usual.items() if _holds(section.space[name], value)}
         study.enqueue_trial(within, user_attrs={"usual": True})
 
-    def judge(trial: Any) -> float:
+    def judge(trial: Any) -> float | None:
         drawn = {name: _draw(trial, name, choices) for name, choices in section.space.items()}
         drawn = usual if trial.user_attrs.get("usual") else drawn
         trial.set_user_attr("options", drawn)
@@ -100,13 +100,14 @@ def tune(
             if trial.user_attrs.get("usual"):
                 raise
             say(f"tune: no score with {drawn}: {error}")
-            raise import_module("optuna").TrialPruned from error
+            return None
         say(f"tune: {len(_done(study)) + 1} of {wanted}: {score:.4f} with {drawn}")
         return score
 
-    left = wanted - len(_done(study))
-    if left > 0:
-        study.optimize(judge, n_trials=left)
+    for _ in range(wanted - len(_done(study))):  # not study.optimize, which Ctrl-C at the wrong moment breaks
+        trial = study.ask()
+        score = judge(trial)
+        study.tell(trial, score, None if score is not None else import_module("optuna").trial.TrialState.FAIL)
     return _result(study, method, recipe, folder)
 
 
