@@ -178,8 +178,10 @@ def _identity(series: PixelSeries, plan: BenchmarkPlan, section: ColearnSection)
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def prepare(folder: Path, identity: str, overwrite: bool, resume: bool) -> None:
+def prepare(folder: Path, identity: str, overwrite: bool, resume: bool, what: str = "a benchmark") -> None:
     """Make a folder of runs ready: all of one folder come from the same data and options, which `identity` stands for.
+
+    `what` the runs are is told where they stand in the way.
 
     Raises:
         MdicoError: runs stand there and neither overwrite nor resume was asked for, or they are of something else; or
@@ -190,9 +192,9 @@ def prepare(folder: Path, identity: str, overwrite: bool, resume: bool) -> None:
     card, runs = folder / "benchmark.json", folder / "runs"
     if card.exists() and not overwrite:
         if not resume:
-            raise MdicoError(f"{folder}: holds a benchmark. Use --resume to go on or --overwrite to replace it.")
+            raise MdicoError(f"{folder}: holds {what}. Use --resume to go on or --overwrite to replace it.")
         if read_facts(card, "Use --overwrite to start anew").get("identity") != identity:
-            raise MdicoError(f"{folder}: holds a benchmark of other data or options. Name another folder.")
+            raise MdicoError(f"{folder}: holds {what} of other data or options. Name another folder.")
     runs.mkdir(parents=True, exist_ok=True)
     if overwrite:
         for old in runs.glob("*.json"):

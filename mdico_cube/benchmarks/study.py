@@ -25,9 +25,9 @@ from mdico_cube.benchmarks.scores import figures_of
 from mdico_cube.benchmarks.study_table import Run, StudyTable, make_study_table, write_study
 from mdico_cube.benchmarks.variants import Variant, parse_variant
 from mdico_cube.colearn.calibrate import calibration_error
-from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import Location, cube_location
-from mdico_cube.patches.extract import extract_samples
+from mdico_cube.patches.extract import extract_samples, made_from
 from mdico_cube.progress import track
 from mdico_cube.recipe import ColearnSection, Recipe, SampleSection
 
@@ -76,8 +76,9 @@ def run_study(
     plan = plan or StudyPlan()
     variants = [parse_variant(text) for text in plan.methods if text not in CLASSICAL]
     sections = {variant: variant.section(colearn) for variant in variants}
-    open_reader(cube).check_complete(colearn.modalities)
-    _prepare(folder, samples, colearn, plan, overwrite, resume)
+    reader = open_reader(cube)
+    reader.check_complete(colearn.modalities)
+    prepare(folder, _identity(reader, samples, colearn, plan), overwrite, resume, "a study")
     names = (*CLASSICAL, *(variant.text for variant in variants))
     jobs = [(seed, name) for seed in range(plan.seeds) for name in names]
     by_name = {variant.text: variant for variant in variants}
@@ -173,14 +174,12 @@ def _scores(truth: Rows, probabilities: Any, classes: int) -> dict[str, Any]:
     }
 
 
-def _prepare(
-    folder: Path, samples: SampleSection, colearn: ColearnSection, plan: StudyPlan, overwrite: bool, resume: bool
-) -> None:
-    """Runs of one folder share everything but methods and seeds."""
-    facts = [samples.model_dump(mode="json", exclude={"seed", "unlabelled"}), plan.unlabelled, plan.labels]
+def _identity(reader: CubeReader, samples: SampleSection, colearn: ColearnSection, plan: StudyPlan) -> str:
+    """What the runs of one folder have in common; methods and seeds may be added later."""
+    drawn = samples.model_copy(update={"seed": 0, "unlabelled": plan.unlabelled})
+    facts = [made_from(reader, colearn.modalities, drawn, True), plan.labels]
     facts.append(colearn.model_dump(mode="json", exclude={"methods", "seeds"}))
-    identity = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    prepare(folder, identity, overwrite, resume)
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _test_share(samples: SampleSection) -> float:

@@ -22,7 +22,7 @@ from mdico_cube.benchmarks.study import StudyPlan, few_labels, run_study
 from mdico_cube.benchmarks.study_table import study_table
 from mdico_cube.benchmarks.variants import ABLATIONS, ablation, parse_variant
 from mdico_cube.cli import app
-from mdico_cube.cube.reader import open_reader
+from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.errors import MdicoError
 from mdico_cube.patches.extract import extract_samples
 from mdico_cube.patches.samples import open_samples
@@ -190,6 +190,9 @@ def test_a_study_scores_saves_and_goes_on(toy_cube: Path, tmp_path: Path, monkey
     other = COLEARN.model_copy(update={"train": COLEARN.train.model_copy(update={"epochs": 3})})
     with pytest.raises(MdicoError, match="other data or options"):
         run_study(toy_cube, SAMPLES, other, tmp_path / "out", plan, resume=True)
+    monkeypatch.setattr(CubeReader, "identity", lambda self, modalities: "built anew")
+    with pytest.raises(MdicoError, match="holds a study of other data or options"):
+        run_study(toy_cube, SAMPLES, COLEARN, tmp_path / "out", plan, resume=True)
 
 
 def test_without_a_cube_nothing_is_written(tmp_path: Path) -> None:
