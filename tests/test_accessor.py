@@ -199,6 +199,15 @@ def test_samples_are_drawn_as_the_stage_draws_them(toy_cube: Path, tmp_path: Pat
         cube.mdico.sample(tmp_path / "other.zarr", blok=16)
 
 
+def test_a_terminal_shows_what_a_cube_holds(cube: xr.DataTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mdico_cube.accessor.view.View.looked_at", lambda view: pytest.fail("read"))
+    text = repr(cube.mdico)
+    assert text.startswith("mdico cube\n")
+    for part in ("96 x 64 pixels of 10 m, EPSG:32631", "2021-05-01 to 2021-07-01", "B02, B03, B04, B08 (reflectance)"):
+        assert part in text
+    assert repr(cube["sentinel2"].mdico).startswith("group of an mdico cube")
+
+
 def test_a_card_shows_the_cube(cube: xr.DataTree) -> None:
     card = cube.mdico._repr_html_()
     for text in ("96 x 64 pixels of 10 m, EPSG:32631", "B02, B03, B04, B08", "reflectance", "2021-05", "75</td>"):

@@ -21,6 +21,21 @@ MOST = 2048 * 2048
 _SMALL = 220  # pixels a side of the pictures
 
 
+def cube_text(tree: xr.DataTree, views: Mapping[str, View]) -> str:
+    """What a terminal shows of it: where and when, the sensors with bands and units, the classes; no pixel is read."""
+    facts = [
+        *_facts(tree.root, views),
+        *((f"{row[0]}:", f"{row[2]} ({row[3]}), steps: {row[4]}") for row in map(_row, views.values())),
+    ]
+    classes = ", ".join(str(each["name"]) for each in _legend(tree.root))
+    lines = [f"{name:<6} {text}" for name, text in facts] + ([f"classes: {classes}"] if classes else [])
+    return "\n".join([_kind(tree), *(f"    {line}" for line in lines)])
+
+
+def _kind(tree: xr.DataTree) -> str:
+    return "mdico cube" if tree is tree.root else "group of an mdico cube"
+
+
 def cube_card(tree: xr.DataTree, views: Mapping[str, View]) -> Card:
     """Where and when, the sensors with bands and units, the classes; of a small cube also pictures and a calendar."""
     root = tree.root
@@ -30,7 +45,7 @@ def cube_card(tree: xr.DataTree, views: Mapping[str, View]) -> Card:
     steps = sorted({step for name in looks for step in looks[name].steps if step})
     return Card(
         title=str(root.encoding.get("source", tree.name or "cube")).rstrip("/").rsplit("/", 1)[-1],
-        kind="mdico cube" if tree is root else "group of an mdico cube",
+        kind=_kind(tree),
         facts=list(_facts(root, views)),
         tables=[Table(("sensor", "variable", "bands", "unit", "steps"), [_row(view) for view in views.values()])],
         legend=[(str(each["name"]), str(each["color"])) for each in _legend(root)],

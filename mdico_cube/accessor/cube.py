@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from mdico_cube.accessor.card import cube_card
+from mdico_cube.accessor.card import cube_card, cube_text
 from mdico_cube.accessor.view import View, named
 from mdico_cube.accessor.views import Views
 from mdico_cube.cube.layer import layer_from
@@ -90,6 +90,9 @@ class CubeAccessor(Views):
         """
         folders = Path(bundle) if isinstance(bundle, str | Path) else [Path(one) for one in bundle]
         return predict_map(self.path, folders, **options)
+
+    def __repr__(self) -> str:
+        return cube_text(self._tree, self._views)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
