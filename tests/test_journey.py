@@ -499,3 +499,14 @@ def test_weather_is_a_modality_like_the_others(recipe_facts: dict[str, Any], tmp
     np.testing.assert_allclose(series.to_numpy(), whole[:, :, 12, 30], rtol=1e-6)
     assert cube["era5"].to_dataset().mdico.units["band"].tolist() == ["t2m", "tp"]
     assert "Weather (ERA5)" in (recipe.output / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_training_that_was_begun_is_not_thrown_away_unasked(recipe_facts: dict[str, Any]) -> None:
+    recipe_facts["colearn"] |= {"methods": ["independent"]}
+    recipe = mdico.parse_recipe(recipe_facts)
+    begun = recipe.output / "models" / "independent" / "seed-0" / "last.ckpt"
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(b"of a run that was cut off")
+    with pytest.raises(mdico.MdicoError, match=r"seed-0: a training was begun here\. Use --resume to go on"):
+        mdico.train(recipe)
+    assert begun.read_bytes() == b"of a run that was cut off"

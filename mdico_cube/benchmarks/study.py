@@ -177,7 +177,7 @@ def _scores(truth: Rows, probabilities: Any, classes: int) -> dict[str, Any]:
 def _identity(reader: CubeReader, samples: SampleSection, colearn: ColearnSection, plan: StudyPlan) -> str:
     """What the runs of one folder have in common; methods and seeds may be added later."""
     drawn = samples.model_copy(update={"seed": 0, "unlabelled": plan.unlabelled})
-    facts = [made_from(reader, colearn.modalities, drawn, True), plan.labels]
+    facts: list[Any] = [made_from(reader, colearn.modalities, drawn, True), plan.labels]
     facts.append(colearn.model_dump(mode="json", exclude={"methods", "seeds"}))
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -20,6 +20,9 @@ from mdico_cube.progress import say
 from mdico_cube.recipe import ColearnSection, TrainSection
 from mdico_cube.spec import InputSpec, LabelClass
 
+LAST = "last.ckpt"
+"""File of a run's folder that it can go on from."""
+
 
 def identity_of(
     method: str,
@@ -57,12 +60,12 @@ def _digest(path: Path | None) -> str:
 def prepare(folder: Path, identity: str, resume: bool) -> dict[str, Any] | None:
     """A folder ready to train in, and the checkpoint to go on from if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
-    card, last = folder / "run.json", folder / "last.ckpt"
+    card, last = folder / "run.json", folder / LAST
     if resume and card.exists() and last.exists():
         if json.loads(card.read_text(encoding="utf-8")).get("identity") == identity:
             return load(last)
         say(f"{folder}: inputs, samples or options have changed, so training starts anew")
-    for name in ("best.ckpt", "last.ckpt", "history.csv", "mlflow.db"):
+    for name in ("best.ckpt", LAST, "history.csv", "mlflow.db"):
         (folder / name).unlink(missing_ok=True)
     for name in ("logs", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)

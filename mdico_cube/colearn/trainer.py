@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from mdico_cube.batch import Batches
 from mdico_cube.colearn.alone import alone
 from mdico_cube.colearn.averaging import MovingAverage
-from mdico_cube.colearn.checkpoint import finished, identity_of, load, prepare, restore
+from mdico_cube.colearn.checkpoint import LAST, finished, identity_of, load, prepare, restore
 from mdico_cube.colearn.disk import disk_faults
 from mdico_cube.colearn.loop import EpochLoader, Loop
 from mdico_cube.colearn.registry import get_method
@@ -102,7 +102,7 @@ def fit(
         title = f"{method}, seed {seed}"
         if checkpoint is None or not finished(checkpoint, section.train):
             _run(loop, validation, section.train, folder, title, resumed=checkpoint is not None)
-            checkpoint = load(folder / "last.ckpt")
+            checkpoint = load(folder / LAST)
         history: list[Row] = checkpoint["rows"]
         best = restore(model, history, folder, section.train.keep)
     seconds = sum(row["seconds"] for row in history)
@@ -122,7 +122,7 @@ def _run(loop: Loop, validation: Batches, section: TrainSection, folder: Path, t
             loop,
             train_dataloaders=loop.loader,
             val_dataloaders=validation,
-            ckpt_path=folder / "last.ckpt" if resumed else None,
+            ckpt_path=folder / LAST if resumed else None,
             weights_only=True,
         )
 

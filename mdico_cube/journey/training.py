@@ -15,6 +15,7 @@ from mdico_cube.colearn.applicability import Reference, references
 from mdico_cube.colearn.bundle import CONFIG, portable, save_bundle
 from mdico_cube.colearn.bundle_config import read_config
 from mdico_cube.colearn.calibrate import calibrate
+from mdico_cube.colearn.checkpoint import LAST
 from mdico_cube.colearn.joint import save_joint
 from mdico_cube.colearn.method import FUSED, supervised
 from mdico_cube.colearn.registry import get_method
@@ -43,7 +44,8 @@ def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list
         The bundles' folders.
 
     Raises:
-        MdicoError: no samples, existing bundles without overwrite or resume, or training that cannot start.
+        MdicoError: no samples, bundles or trainings that were begun without overwrite or resume, or training that
+            cannot start.
     """
     places, section = Places.of(recipe), recipe.colearn
     check_methods(recipe)
@@ -51,6 +53,9 @@ def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list
     standing = [folder for _, _, folders in wanted for folder in folders if folder.exists()]
     if standing and not (overwrite or resume):
         raise MdicoError(f"{standing[0]}: exists already. Use --resume to go on or --overwrite to train again.")
+    begun = [folder for method, seed, _ in wanted if (folder := places.model(method, seed) / LAST).exists()]
+    if begun and not (overwrite or resume):
+        raise MdicoError(f"{begun[0].parent}: a training was begun here. Use --resume to go on or --overwrite to train again.")
     for method, seed, folders in wanted:
         if resume and not overwrite and folders and _are_current(recipe, places, folders):
             say(f"train: {method}, seed {seed} stands, skipped")
