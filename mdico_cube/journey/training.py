@@ -55,7 +55,9 @@ def train(recipe: Recipe, overwrite: bool = False, resume: bool = False) -> list
         raise MdicoError(f"{standing[0]}: exists already. Use --resume to go on or --overwrite to train again.")
     begun = [folder for method, seed, _ in wanted if (folder := places.model(method, seed) / LAST).exists()]
     if begun and not (overwrite or resume):
-        raise MdicoError(f"{begun[0].parent}: a training was begun here. Use --resume to go on or --overwrite to train again.")
+        raise MdicoError(
+            f"{begun[0].parent}: a training was begun here. Use --resume to go on or --overwrite to train again."
+        )
     for method, seed, folders in wanted:
         if resume and not overwrite and folders and _are_current(recipe, places, folders):
             say(f"train: {method}, seed {seed} stands, skipped")
