@@ -14,6 +14,7 @@ from mdico_cube import __version__
 from mdico_cube.cube.block import settle, write_shards
 from mdico_cube.cube.change import writing
 from mdico_cube.cube.claims import Claims
+from mdico_cube.cube.clusters import check_scheduler
 from mdico_cube.cube.compute import compute_block
 from mdico_cube.cube.execute import threads_each
 from mdico_cube.cube.interchange import referring
@@ -67,6 +68,7 @@ def build_cube(
     """
     path, cluster, resume = cube_location(recipe), cluster or recipe.cluster, resume or update or bool(retry)
     check_free(path, overwrite, resume)
+    check_scheduler(cluster)
     plan = plan or plan_build(recipe)
     for name, steps in plan.gaps().items():
         say(f"{name}: no scene in {', '.join(steps)}: these steps stay missing")

@@ -84,6 +84,13 @@ def dask_client(section: ClusterSection, cards: Sequence[str] = ()) -> Iterator[
         yield client
 
 
+def check_scheduler(section: ClusterSection) -> None:
+    """Raise MdicoError where the section names a scheduler that cannot be reached; asked before a thing is written."""
+    if section.settled == "scheduler":
+        with dask_client(section):
+            pass
+
+
 @contextmanager
 def _connected(distributed: Any, target: Any, name: str | None) -> Iterator[Any]:
     try:

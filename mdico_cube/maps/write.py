@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mdico_cube.cube.clusters import check_scheduler
 from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.ledger import FAILED, Entry
 from mdico_cube.cube.target import Location
@@ -65,6 +66,7 @@ def write_map(
     if in_process(section) or section.settled == "local":  # elsewhere the workers have the card
         for member in plan.members:
             member.loaded.prepare(plan.options, plan.device)
+    check_scheduler(section)
     with mendable(target):
         due = prepare(plan, target, overwrite, resume)
         entries = _compute(plan, target, due, section)

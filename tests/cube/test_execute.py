@@ -137,6 +137,13 @@ def test_a_scheduler_that_is_not_there_is_one_sentence(monkeypatch: pytest.Monke
         pass
 
 
+def test_without_the_scheduler_nothing_is_written(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "CONNECT", "1s")
+    with pytest.raises(MdicoError, match=r"cannot be reached.*Check that it runs"):
+        build_cube(recipe, cluster=ClusterSection(address="tcp://127.0.0.1:9", kind="scheduler"))
+    assert not recipe.output.exists()
+
+
 @pytest.mark.parametrize("address", ["nonsense", "tcp://10.0.0.1", "10.0.0.1:"])
 def test_an_address_without_a_port_is_not_waited_for(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "_connected", lambda *_: pytest.fail("no client is made"))
