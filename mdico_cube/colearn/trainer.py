@@ -243,4 +243,10 @@ def _loggers(section: TrainSection, folder: Path) -> list[Logger]:
             tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}",
         ),
     }
-    return [makers[name]() for name in section.loggers]
+    try:
+        return [makers[name]() for name in section.loggers]
+    except ImportError as error:  # a package that is there and cannot be loaded
+        raise MdicoError(
+            f"train.loggers: one of {', '.join(section.loggers)} cannot be loaded ({error}). Install it again, or take "
+            "it out."
+        ) from error

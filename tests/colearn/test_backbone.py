@@ -97,3 +97,12 @@ def test_timm_itself() -> None:
     encoder = make_encoder(3, MONTHS, SECTION.model_copy(update={"name": "timm:resnet18"})).eval()
     assert isinstance(encoder, Backbone)
     assert encoder(torch.randn(1, 6, 3, 16, 16), torch.ones(1, 6, 16, 16, dtype=torch.bool)).shape == (1, 16, 16, 16)
+
+
+def test_a_torchvision_of_another_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> ModuleType:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("mdico_cube.colearn.encoders.backbone.import_module", broken)
+    with pytest.raises(MdicoError, match="need timm and a torchvision that fits torch"):
+        get_encoder("timm:small")

@@ -485,6 +485,18 @@ def test_loggers_that_are_not_installed_are_named(tmp_path: Path, monkeypatch: p
         train(tmp_path, train={"loggers": ("mlflow",)})
 
 
+def test_a_logger_that_is_there_and_cannot_be_loaded_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError("Module not found: 'mlflow'")
+
+    monkeypatch.setattr("mdico_cube.colearn.trainer.find_spec", lambda _: True)
+    monkeypatch.setattr("mdico_cube.colearn.trainer.MLFlowLogger", broken)
+    with pytest.raises(MdicoError, match=r"train\.loggers: one of mlflow cannot be loaded .* Install it again"):
+        train(tmp_path, train={"loggers": ("mlflow",)})
+
+
 def test_a_sensor_that_was_never_observed_is_named(tmp_path: Path) -> None:
     blind = replace(INPUTS["optical"], stats=replace(INPUTS["optical"].stats, count=0))
     loaders = make_loader(TRAIN), make_loader(VALIDATION, shuffle=False)

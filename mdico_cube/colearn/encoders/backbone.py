@@ -72,7 +72,7 @@ def backbone_factory(name: str) -> partial[Backbone]:
 def _timm() -> Any:
     try:
         return import_module("timm")
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # a torchvision of another torch raises the latter
         raise MdicoError(
             "encoders named timm:... need timm and a torchvision that fits torch: pip install 'mdico-cube[timm]'."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from pathlib import Path
@@ -26,7 +27,7 @@ _WRAPPERS = ("state_dict", "model")
 _PREFIXES = ("module.", "model.", "encoder.")
 
 
-class Pretrained(Dated):
+class Pretrained(Dated, ABC):
     """A pretrained backbone over single pixels' series, and one Linear of ours from its width to the embedding's.
 
     Frozen, the backbone stays in eval mode and gets no gradient: only the Linear learns. Its weights are part of the
@@ -88,9 +89,9 @@ class Pretrained(Dated):
             rows = torch.cat([self.read(*piece) for piece in zip(*pieces, strict=True)])  # (N, width)
         return pixel_image(self.embed(rows), images)
 
+    @abstractmethod
     def read(self, series: Tensor, seen: Tensor, month: Tensor, day: Tensor) -> Tensor:
         """Rows (N, T, C) normalised, seen (N, T), month and day of the year (N, T) to (N, width)."""
-        raise NotImplementedError
 
 
 def _calendar(first: str) -> Tensor:
