@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from card import pretended
 from hypothesis import settings
 from odc.geo.geobox import GeoBox
 from toy_world import BOUNDS, S2_BANDS, SIZE, STEPS, World, toy_counts, write_tiff
@@ -26,6 +29,16 @@ settings.load_profile("shared")
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
     console.quiet = True
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """The first card; where there is none, one that computes on the processor and refuses what a card refuses."""
+    if torch.cuda.is_available():
+        yield torch.device("cuda", 0)
+    else:
+        with pretended(monkeypatch) as device:
+            yield device
 
 
 @pytest.fixture(scope="session")

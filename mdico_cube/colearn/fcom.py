@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from mdico_cube.batch import Batch, hide
@@ -78,7 +79,7 @@ class FCoMAverage(CoLearner):
         target = supervised(batch, *self.modalities)
         terms, logits = [], {}
         for subset in every_subset(len(self.modalities)):
-            here = seen[list(subset)]
+            here = torch.stack([seen[i] for i in subset])
             there = here.any(dim=0)
             scores = self.head(masked_mean([embeddings[i] for i in subset], here | ~there))
             goal = hide(target, ~there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,10 @@ class _Tap(nn.Module):
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head, self._read = head, threading.local()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Tap:
+        """With a memory of its own."""
+        return _Tap(deepcopy(self.head, memo))
 
     def forward(self, embedding: Tensor) -> Tensor:
         """As the head."""

@@ -26,7 +26,7 @@ _LEAST = 1
 
 
 def torch_device(name: str) -> torch.device:
-    """Where a model computes: "cpu", or a card such as "cuda" or "cuda:1".
+    """Where a model computes: "cpu", or a card such as "cuda", the current one, or "cuda:1".
 
     Raises:
         MdicoError: torch sees no such card.
@@ -38,9 +38,10 @@ def torch_device(name: str) -> torch.device:
     if not count:
         why = "no card" if torch.version.cuda else "no card, as it was installed without CUDA"
         raise MdicoError(f"maps.device {name}: torch sees {why}. Use device cpu, or install torch for CUDA on a GPU.")
-    if (device.index or 0) >= count:
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= count:
         raise MdicoError(f"maps.device {name}: there are {count} cards here, numbered from 0. Use one of them.")
-    return device
+    return torch.device(device.type, index)
 
 
 def settled(name: str) -> str:

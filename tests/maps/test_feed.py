@@ -7,21 +7,16 @@ import pytest
 import torch
 
 from mdico_cube.colearn.bundle import load_bundle
-from mdico_cube.colearn.fast import PlainForm, fast_form
+from mdico_cube.colearn.fast import fast_form
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps import feed as feeding
 from mdico_cube.maps.block import predict_together
 from mdico_cube.maps.feed import CPU, LANES, Lane, Room, feed, fitting, torch_device
 from mdico_cube.maps.outputs import Layers
 from mdico_cube.maps.plan import class_values, plan_map
-from mdico_cube.maps.write import open_map, write_map
+from mdico_cube.maps.write import write_map
 
 GIB = 1 << 30
-
-
-def with_card(test):
-    """A test that needs a card: it is skipped where there is none."""
-    return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="no card is here")(test))
 
 
 no_card = pytest.mark.skipif(torch.cuda.is_available(), reason="a card is here")
@@ -144,37 +139,3 @@ def test_backends_of_processors_are_refused_on_a_card(run):
         fast_form(model, "32-true", "openvino", device=torch.device("cuda"))
     with pytest.raises(MdicoError, match=r"int8 computes on processors only"):
         fast_form(model, "int8", "torch", ranges=((),), device=torch.device("cuda"))
-
-
-@with_card
-@pytest.mark.parametrize("precision", ["32-true", "bf16", "fp16"])
-@pytest.mark.parametrize("outputs", [(), ("applicability", "probabilities")])
-def test_a_map_from_the_card_is_the_processors_map(run, precision, outputs):
-    far = open_map(
-        write_map(run.cube, run.bundle(), run.out / "a.zarr", device="cuda", precision=precision, outputs=outputs)
-    )
-    near = open_map(write_map(run.cube, run.bundle(), run.out / "b.zarr", device="cpu", outputs=outputs))
-    assert float((far["class"] == near["class"]).mean()) > (0.999 if precision == "32-true" else 0.97)
-    away = np.abs(far["confidence"].values.astype(int) - near["confidence"].values.astype(int))
-    assert away.max() <= (1 if precision == "32-true" else 10)
-    assert far.attrs["device"] == "cuda"
-
-
-@with_card
-def test_windows_from_the_card_are_the_processors_windows(run):
-    run.make_bundles(run.out / "unet", "mdico", 0, {"name": "unet", "layers": 1, "heads": 2, "hidden": 8})
-    maps = [
-        open_map(write_map(run.cube, run.out / "unet" / "sentinel2", run.out / f"{d}.zarr", device=d, window=64))
-        for d in ("cuda", "cpu")
-    ]
-    assert float((maps[0]["class"] == maps[1]["class"]).mean()) > 0.999
-
-
-@with_card
-def test_the_forms_on_the_card_give_the_plain_models_logits(run):
-    model, card = load_bundle(run.bundle()).model, torch.device("cuda")
-    values, valid = torch.randn(4, 4, 100) * 0.05 + 0.2, torch.rand(4, 100) > 0.3
-    with torch.inference_mode():
-        found = fast_form(model, device=card)(values.to(card), valid.to(card)).cpu()
-        expected = PlainForm(model)(values, valid)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
