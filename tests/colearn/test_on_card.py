@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from colearn_toys import LEGEND, counts, make_batch, make_inputs, make_section
+from colearn_toys import LEGEND, make_batch, make_inputs, make_section
 from test_trainer import train
 
 from mdico_cube.batch import Batch
@@ -28,19 +28,15 @@ def learned(method: str, batch: Batch, device: torch.device, **section: Any) -> 
     """Losses, what is scored and the figure of each output, of a method made from one seed."""
     torch.manual_seed(0)
     plan = make_section(**section)
-    model = (
-        get_method(method)(
-            make_inputs(), len(LEGEND), plan, balanced_weights(counts(batch), [each.name for each in LEGEND])
-        )
-        .train()
-        .to(device)
-    )
+    weights = balanced_weights([4, 5, 3], [each.name for each in LEGEND]) if plan.task.kind == "classes" else None
+    outputs = 1 if plan.task.kind == "regression" else len(LEGEND)
+    model = get_method(method)(make_inputs(), outputs, plan, weights).train().to(device)
     with torch.no_grad(), model.prepared(batch if device.type == "cpu" else batch.to(device)) as ready:
         torch.manual_seed(1)
         losses, logits = model.learn(ready)
         figures = {}
         for name, found in logits.items():
-            score = Watched(plan.task, len(LEGEND))
+            score = Watched(plan.task, outputs)
             score.reset(device)
             score.update(found, model.target(ready, name))
             figures[name] = score.compute()
@@ -64,6 +60,20 @@ def test_every_encoder_learns_on_a_card_as_on_a_processor(name: str, card: torch
     batch = make_batch(make_inputs(), 6, size=16)
     encoder = {"name": name, "dropout": 0.0, "layers": 1, "heads": 2, "width": 16, "hidden": 16}
     near, far = (learned("mdico", batch, device, encoder=encoder) for device in (torch.device("cpu"), card))
+    assert near == pytest.approx(far, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_task_learns_on_a_card_as_on_a_processor(method: str, kind: str, card: torch.device) -> None:
+    """With windows that have dates of their own."""
+    batch = make_batch(make_inputs(), 12)
+    assert batch.target is not None
+    target = batch.target + 1 if kind == "multilabel" else batch.target.float()
+    days = torch.arange(6.0) * 30 + torch.arange(12.0)[:, None]
+    batch = batch.replace(target=target, dates={"radar": days, "optical": days + 2})
+    options = {"task": {"kind": kind}, "encoder": {"name": "ltae", "heads": 2, "dropout": 0.0}}
+    near, far = (learned(method, batch, device, **options) for device in (torch.device("cpu"), card))
     assert near == pytest.approx(far, rel=1e-3, abs=1e-4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from itertools import pairwise
@@ -281,13 +282,16 @@ def anysat_of_pixel(state: dict[str, Tensor], spec: InputSpec, pixel: Tensor, ke
     return (x + fed(state, at, normed(state, f"{at}.norm2", x, 1e-6)))[1]
 
 
-@pytest.mark.parametrize(
+every_sensor = pytest.mark.parametrize(
     ("name", "modality"),
     [
         *(("galileo", modality) for modality in ("sentinel1", "sentinel2", "era5", "dem")),
         *(("anysat", modality) for modality in ("sentinel1", "sentinel2", "landsat")),
     ],
 )
+
+
+@every_sensor
 @torch.no_grad()
 def test_each_pixel_gets_what_its_observed_steps_alone_give(
     name: str, modality: str, checkpoints: dict[str, Path]
@@ -307,6 +311,24 @@ def test_each_pixel_gets_what_its_observed_steps_alone_give(
     for n in range(len(images)):
         kept = [t for t in range(len(spec.steps)) if valid[n, t, 0, 0]]
         torch.testing.assert_close(got[n], oracle(state, spec, rows[n], kept), atol=2e-5, rtol=1e-4)
+
+
+@every_sensor
+@torch.no_grad()
+def test_on_a_card_they_give_what_they_give_on_a_processor(
+    name: str, modality: str, checkpoints: dict[str, Path], card: torch.device
+) -> None:
+    """At the model's own dates, then at those of each window."""
+    spec = spec_of(MODALITIES[modality])
+    images, valid = values_of(spec)
+    encoder = build_encoder(spec, section_of(name, checkpoints[name])).eval()
+    series = Normalise(spec)(images, valid)
+    for moved in (0.0, 40.0) if modality != "dem" else (0.0,):
+        encoder.given = encoder.days.expand(len(images), -1) + moved if moved else None
+        near = encoder(series, valid)
+        far = copy.deepcopy(encoder).to(card)
+        far.given = encoder.given.to(card) if moved else None
+        torch.testing.assert_close(far(series.to(card), valid.to(card)).cpu(), near, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["galileo", "anysat"])
