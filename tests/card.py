@@ -157,3 +157,9 @@ def _carried(make: Any) -> Any:
         return found if device is None else found.to(device)
 
     return run
+
+
+def dask_setup(worker: Any) -> None:
+    """The same in a Dask worker, for as long as it lives: Dask calls it in each that preloads this file."""
+    worker.card = pretended(pytest.MonkeyPatch())
+    worker.card.__enter__()

@@ -116,7 +116,7 @@ def _started(distributed: Any, kind: str, section: ClusterSection) -> Iterator[A
             "dashboard_address": ":0",
             "env": _ENVIRONMENT,
             "config": _CALM,
-            "preload": [dask_worker.__name__],
+            "preload": _preloads(),
         }
         found: Any = distributed.LocalCluster
     else:
@@ -137,6 +137,12 @@ def _started(distributed: Any, kind: str, section: ClusterSection) -> Iterator[A
         cluster.close()
 
 
+def _preloads() -> list[str]:
+    """What a worker process loads first: ours, and what Dask's own configuration asks for."""
+    given = dask.config.get("distributed.worker.preload", [])
+    return [dask_worker.__name__, *([given] if isinstance(given, str) else given)]
+
+
 @contextmanager
 def _with_cards(distributed: Any, section: ClusterSection, cards: Sequence[str]) -> Iterator[Any]:
     """A local cluster with one worker process per card, as many as are asked for at most."""
@@ -144,7 +150,7 @@ def _with_cards(distributed: Any, section: ClusterSection, cards: Sequence[str])
         "nthreads": 1,
         "config": _CALM,
         "memory_limit": section.memory or "auto",
-        "preload": [dask_worker.__name__],
+        "preload": _preloads(),
     }
     workers = {
         number: {

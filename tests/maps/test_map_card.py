@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import torch
@@ -91,3 +93,17 @@ def test_a_value_on_a_card(run, card, step):
     facts = {"task": {"kind": "regression"}, "classes": (LabelClass("biomass", 0, "#336633"),)}
     run.make_bundles(run.out / "bundles" / "mdico" / "seed-0", "mdico", 0, scale=Scale(30.0, 8.0), **facts)
     check_alike(*both(run, run.bundle(), outputs=("observations", "applicability"), step=step))
+
+
+def test_two_cards_share_a_map(run, card, monkeypatch):
+    """One Dask process for each: the same map as one card alone makes."""
+    alone = open_map(write_map(run.cube, run.bundle(), run.out / "alone.zarr", device="cuda:0", pixels=64)).load()
+    file = Path(__file__).parents[1] / "card.py"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("PYTHONPATH", str(file.parent))
+    preload = [] if torch.backends.cuda.is_built() else [str(file)]
+    if not preload and torch.cuda.device_count() < 2:
+        pytest.skip("two cards are needed, or none")
+    with dask.config.set({"distributed.worker.preload": preload}):
+        shared = open_map(write_map(run.cube, run.bundle(), run.out / "shared.zarr", device="cuda")).load()
+    xr.testing.assert_equal(shared, alone)
