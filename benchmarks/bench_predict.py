@@ -319,11 +319,10 @@ def map_made_up(folder: Path, size: int) -> None:
     for row, column in np.ndindex(count, count):
         ledger.record(row, column, Entry(DONE, digest="made-up"))
 
-    def read(reader: CubeReader, modality: str, y: slice, x: slice) -> tuple[np.ndarray, np.ndarray]:
-        shape = (y.stop - y.start, x.stop - x.start)
-        return np.full((steps, 3, *shape), 0.2, np.float32), np.ones((steps, *shape), np.bool_)
+    def stored(reader: CubeReader, modality: str, y: slice, x: slice) -> np.ndarray:
+        return np.full((steps, 3, y.stop - y.start, x.stop - x.start), 2000, np.uint16)
 
-    CubeReader.read = read  # type: ignore[method-assign]
+    CubeReader.stored = stored  # type: ignore[method-assign]
     Loaded.scorer = lambda self, options, device: lambda values, valid: values[0, :1].t().expand(-1, len(CLASSES))  # type: ignore
     write_map(cube, bundle, folder / "map.zarr", pixels=65536, device="cpu")
 

@@ -89,7 +89,7 @@ class Storage:
         extreme = self._extreme
         if extreme is None or not stored.size:
             self.unpack(stored, values)
-            np.logical_and.reduce(self.observed(stored), axis=-3, out=seen)
+            seen[...] = self.seen(stored)
             return
         if prod(stored.shape[-3:]) >= _MANY:
             places: Any = zip(*np.nonzero(extreme.reduce(stored, axis=(-3, -2, -1)) == self.missing), strict=True)
@@ -101,6 +101,12 @@ class Storage:
             observed = self.observed(stored[place])
             values[place] *= observed
             seen[place] = np.logical_and.reduce(observed, axis=-3)
+
+    def seen(self, stored: Array) -> Bools:
+        """Stored (..., C, h, w) to (..., h, w) True where every band was observed."""
+        if self._extreme is None:
+            return np.asarray(np.logical_and.reduce(self.observed(stored), axis=-3))
+        return np.asarray(self._extreme.reduce(stored, axis=-3) != self.missing)
 
     @property
     def _extreme(self) -> np.ufunc | None:

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from mdico_cube.colearn.encoders.registry import halo_of, stride_of
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.feed import Room, feed
+from mdico_cube.maps.gathered import Input
 from mdico_cube.maps.window_cache import Place, Windows
 from mdico_cube.spec import Bools, Floats
 
-Input = tuple[Floats, Bools]
-"""One sensor's (T, C, h, w) physical values and (T, h, w) True = observed."""
 ImageModel = Callable[..., Tensor]
 """(B, T, C, S, S) and (B, T, S, S) of each sensor in turn, to scores (B, F, S, S)."""
 
@@ -87,7 +86,7 @@ def blend(
 
     Args:
         model: scores of windows.
-        inputs: values and masks of each sensor, of an array that may be smaller than what the windows read: what lies
+        inputs: of each sensor, of an array that may be smaller than what the windows read: what lies
             outside it counts as not observed.
         corner: row and column of the arrays' first pixel in the cube.
         block: rows and columns of the cube that are asked for.
@@ -130,7 +129,7 @@ def _scored(
     """(F, S, S) of each window."""
 
     def shapes(count: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
-        sizes = [values.shape[:2] for values, _ in inputs]
+        sizes = [one.values.shape[:2] for one in inputs]
         square = (side, side)
         return [
             each
@@ -163,10 +162,9 @@ def _overlap(start: int, axis: slice, side: int) -> tuple[slice, slice]:
 
 def _cut(one: Input, corner: tuple[int, int], window: Place, side: int, image: Floats, mask: Bools) -> None:
     """Write a window of one sensor to (T, C, S, S) and (T, S, S); nothing is observed outside the arrays."""
-    values, valid = one
     image[...], mask[...] = 0, False
-    ends = valid.shape[1:]
+    ends = one.valid.shape[1:]
     meets = [_overlap(at, slice(base, base + end), side) for at, base, end in zip(window, corner, ends, strict=True)]
     (y, to_y), (x, to_x) = meets
     if y.start < y.stop and x.start < x.stop:
-        image[..., to_y, to_x], mask[..., to_y, to_x] = values[..., y, x], valid[..., y, x]
+        one.write((y, x), image[..., to_y, to_x], mask[..., to_y, to_x])

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from mdico_cube.colearn.fast import SeriesModel
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.blend import ImageModel, Input, Tiling, blend
+from mdico_cube.maps.blend import ImageModel, Tiling, blend
 from mdico_cube.maps.encode import encode
 from mdico_cube.maps.feed import Room, feed
+from mdico_cube.maps.gathered import Input
 from mdico_cube.maps.outputs import NO_SENSOR, NODATA, Bytes, Layers, count_observations, stack_depth
 from mdico_cube.maps.window_cache import Windows
 from mdico_cube.spec import Bools, Floats
@@ -52,7 +53,7 @@ def predict_block(
     Returns:
         (L, h, w) in the order of `mdico_cube.maps.outputs.variables`; 255 where no step was observed or not wanted.
     """
-    return predict_together(model, ((values, valid),), class_values, pixels, layers, wanted)
+    return predict_together(model, (Input(values, valid),), class_values, pixels, layers, wanted)
 
 
 def predict_together(
@@ -68,20 +69,23 @@ def predict_together(
     `pixels` may be a room: a device, where the model then lies too, and the pixels that go at once there.
     """
     room = pixels if isinstance(pixels, Room) else Room(most=pixels)
-    shape = inputs[0][1].shape[1:]
+    shape = inputs[0].valid.shape[1:]
     observed = seen(inputs) if wanted is None else seen(inputs) & wanted
-    series = [(values.reshape(*values.shape[:2], -1), valid.reshape(len(valid), -1)) for values, valid in inputs]
+    series = [
+        Input(one.values.reshape(*one.values.shape[:2], -1), one.valid.reshape(len(one.valid), -1), one.scale)
+        for one in inputs
+    ]
     stack = _empty(class_values, layers, shape[0] * shape[1])
     places = np.flatnonzero(observed)
 
     def shapes(count: int) -> list[tuple[tuple[int, ...], torch.dtype]]:
-        sizes = [values.shape[:2] for values, _ in series]
+        sizes = [one.values.shape[:2] for one in series]
         return [each for t, c in sizes for each in (((t, c, count), torch.float32), ((t, count), torch.bool))]
 
     def fill(arrays: Sequence[Any], start: int, stop: int) -> None:
-        place = _place(places[start:stop])
-        for image, mask, (values, valid) in zip(arrays[::2], arrays[1::2], series, strict=True):
-            image[..., : stop - start], mask[:, : stop - start] = values[..., place], valid[:, place]
+        place, count = _place(places[start:stop]), stop - start
+        for image, mask, one in zip(arrays[::2], arrays[1::2], series, strict=True):
+            one.write((place,), image[..., :count], mask[:, :count])
 
     score = _encoder(model, class_values, layers, room.device)
     for start, stop, encoded in feed(score, room, shapes, len(places), fill):
@@ -111,7 +115,7 @@ def predict_windows(
 
     Args:
         model: scores (B, F, S, S) of windows.
-        inputs: values and masks of each sensor, of the block and what its windows read around it.
+        inputs: of each sensor, of the block and what its windows read around it.
         corner: row and column of the arrays' first pixel in the cube.
         block: rows and columns of the cube that are asked for.
         tiling: the windows.
@@ -125,7 +129,10 @@ def predict_windows(
         (L, h, w) as `predict_block`.
     """
     inner = tuple(slice(axis.start - at, axis.stop - at) for axis, at in zip(block, corner, strict=True))
-    own = [(values[..., inner[0], inner[1]], valid[:, inner[0], inner[1]]) for values, valid in inputs]
+    own = [
+        one._replace(values=one.values[..., inner[0], inner[1]], valid=one.valid[:, inner[0], inner[1]])
+        for one in inputs
+    ]
     observed = seen(own) if wanted is None else seen(own) & wanted
     stack = _empty(class_values, layers, observed.size).reshape(-1, *observed.shape)
     scores = blend(model, inputs, corner, block, observed, tiling, room, known)  # (F, h, w)
@@ -139,9 +146,9 @@ def predict_windows(
 
 def seen(inputs: Sequence[Input]) -> Bools:
     """(h, w) True where any sensor was observed at any step."""
-    found = inputs[0][1].any(axis=0)
-    for _, valid in inputs[1:]:
-        found = found | valid.any(axis=0)
+    found = inputs[0].valid.any(axis=0)
+    for one in inputs[1:]:
+        found = found | one.valid.any(axis=0)
     return np.asarray(found)
 
 
@@ -175,11 +182,11 @@ def _finished(stack: Bytes, inputs: Sequence[Input], layers: Layers, wanted: Boo
     """The stack with the layers that do not follow from scores: observations, and the sensors that were fused."""
     last = -1
     if layers.sensors:
-        bits = [valid.any(axis=0).astype(np.uint8) << bit for bit, (_, valid) in enumerate(inputs)]
+        bits = [one.valid.any(axis=0).astype(np.uint8) << bit for bit, one in enumerate(inputs)]
         stack[last] = np.bitwise_or.reduce(bits) if layers.fused else NO_SENSOR
         last -= 1
     if layers.observations:
-        stack[last] = count_observations(np.concatenate([valid for _, valid in inputs]))
+        stack[last] = count_observations(np.concatenate([one.valid for one in inputs]))
     if wanted is not None:
         stack[:, ~wanted] = NODATA
     return stack

@@ -6,10 +6,13 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mdico_cube.maps.outputs import NODATA, UNKNOWN, UNSURE, Layers, bits_dtype
 
 _LOW, _HIGH = -(1 << 15), (1 << 15) - 2  # of a value in counts; the largest int16 means missing
+_LANES = 64
+"""Pixels of which a multiple is computed at once: processors round what is left over in another way."""
 _LN2 = math.log(2)
 
 
@@ -50,14 +53,16 @@ def encode(scores: Tensor, values: Tensor, layers: Layers) -> Tensor:
 
 
 def _classes(logits: Tensor, values: Tensor, layers: Layers) -> tuple[list[Tensor], Tensor]:
-    shares = logits.softmax(dim=1)  # (N, K)
-    best, index = shares.max(dim=1)
-    found = [values[index], _percent(best)]
+    count, classes = logits.shape
+    rows = F.pad(logits.t(), (0, -count % _LANES))  # (K, N and a few more): pixels side by side are computed together
+    shares = rows.softmax(dim=0)
+    best, index = shares.max(dim=0)
+    found = [values.index_select(0, index), _percent(best)]
     if layers.probabilities:
-        found += _percent(shares).unbind(dim=1)
+        found += _percent(shares).unbind(dim=0)
     if layers.entropy:
-        found.append(_percent(torch.special.entr(shares).sum(dim=1) / math.log(shares.shape[1])))
-    return found, best
+        found.append(_percent(torch.special.entr(shares).sum(dim=0) / math.log(classes)))
+    return [each[:count] for each in found], best[:count]
 
 
 def _labels(logits: Tensor, layers: Layers) -> tuple[list[Tensor], Tensor]:

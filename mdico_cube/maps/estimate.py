@@ -107,15 +107,16 @@ def _pixels(plan: MapPlan, place: Place) -> int:
 
 
 def _block_bytes(plan: MapPlan) -> int:
-    """Bytes of one block: values and masks of its sensors with what lies around, and the layers that come out."""
+    """Bytes of one block: counts and masks of its sensors with what lies around, and the layers that come out."""
     reader = plan.reader
     side = min(reader.shard, max(reader.shape))
     around = (side + 2 * plan.reach) ** 2
     found = side * side * depth(plan.variables)
     for name in plan.modalities:
         modality, steps = reader.modalities[name], len(reader.steps(name))
-        stored = np.dtype(modality.storage.dtype).itemsize
-        found += around * steps * (len(modality.bands) * (_FLOAT + stored + _BOOL) + _BOOL)
+        stored = np.dtype(modality.storage.dtype)
+        each = stored.itemsize if stored.kind != "f" else stored.itemsize + _FLOAT + _BOOL  # floats are copied once
+        found += around * steps * (len(modality.bands) * each + stored.itemsize + _BOOL)
     return found
 
 

@@ -1,11 +1,46 @@
-"""What was read of a cube for one block of a map in, each sensor's masks of the block itself out."""
+"""A cube's reader and a block in, what a map needs of each sensor there out: counts, masks, and what one count is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from mdico_cube.maps.blend import Input
-from mdico_cube.spec import Bools
+import numpy as np
+
+from mdico_cube.cube.reader import CubeReader
+from mdico_cube.spec import Array, Bools, Floats
+
+
+class Input(NamedTuple):
+    """One sensor's pixels: as they are stored, as that is a half to a quarter of the memory, or in physical units."""
+
+    values: Array
+    """(T, C, h, w); what stands where nothing was observed means nothing."""
+    valid: Bools
+    """(T, h, w) True = observed in every band."""
+    scale: float = 1.0
+    """Physical units per count of the values."""
+
+    def write(self, place: tuple[Any, ...], image: Floats, mask: Bools) -> None:
+        """The physical values and the mask of a place (the last axes) into these arrays."""
+        mask[...] = self.valid[(..., *place)]
+        if self.values.dtype == np.float32:
+            image[...] = self.values[(..., *place)]
+        else:
+            np.multiply(self.values[(..., *place)], np.float32(self.scale), out=image, dtype=np.float32)
+
+
+def read_input(reader: CubeReader, modality: str, y: slice, x: slice) -> Input:
+    """A block of one sensor.
+
+    Raises:
+        MdicoError: it cannot be read.
+    """
+    storage = reader.modalities[modality].storage
+    if storage.dtype == "float32":
+        return Input(*reader.read(modality, y, x))
+    stored = reader.stored(modality, y, x)
+    return Input(stored, storage.seen(stored), storage.scale)
 
 
 @dataclass(frozen=True)
@@ -19,10 +54,10 @@ class Gathered:
     corner: tuple[int, int] = (0, 0)
     """Row and column of the arrays' first pixel in the cube."""
     inputs: tuple[tuple[Input, ...], ...] = ()
-    """Per member the values and masks of its sensors; members that no pixel needs are left out at the end."""
+    """Per member its sensors; members that no pixel needs are left out at the end."""
 
-    def own(self, one: Input) -> Bools:
-        """(T, h, w) masks of the block itself, without what lies around it."""
+    def own(self, one: Input) -> Input:
+        """The block itself, without what lies around it."""
         top, left = self.y.start - self.corner[0], self.x.start - self.corner[1]
-        height, width = self.wanted.shape
-        return one[1][:, top : top + height, left : left + width]
+        rows, columns = (slice(at, at + side) for at, side in zip((top, left), self.wanted.shape, strict=True))
+        return Input(one.values[..., rows, columns], one.valid[:, rows, columns], one.scale)

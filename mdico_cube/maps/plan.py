@@ -14,11 +14,10 @@ from mdico_cube.colearn.bundle_config import check_fit
 from mdico_cube.cube.reader import CubeReader, open_reader
 from mdico_cube.cube.target import Location, locate
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.blend import Input
 from mdico_cube.maps.block import predict_together, predict_windows
 from mdico_cube.maps.feed import settled, torch_device
 from mdico_cube.maps.forms import Loaded, load
-from mdico_cube.maps.gathered import Gathered
+from mdico_cube.maps.gathered import Gathered, Input, read_input
 from mdico_cube.maps.mask import AreaMask, area_mask
 from mdico_cube.maps.origin import Digests, lacking, shard_digests
 from mdico_cube.maps.outputs import NODATA, Bytes, Layers, Variable, stack_depth, variables
@@ -190,8 +189,8 @@ class MapPlan:
         found = Gathered(y, x, wanted, (rows.start, columns.start))
         inputs: list[tuple[Input, ...]] = []
         for member in self.members:
-            inputs.append(tuple(reader.read(name, rows, columns) for name in member.sensors))
-            masks = [found.own(each[0]) for each in inputs]
+            inputs.append(tuple(read_input(reader, name, rows, columns) for name in member.sensors))
+            masks = [found.own(each[0]).valid for each in inputs]
             if self.routed and (assign(masks, wanted, self.options.least, settle=False)[wanted] >= 0).all():
                 break  # the sensors behind it are not needed here
         return Gathered(y, x, wanted, found.corner, tuple(inputs))
@@ -210,7 +209,7 @@ class MapPlan:
             return stack
         if not self.routed:
             return self._member(self.members[0], found, found.inputs[0], found.wanted, known[0])
-        chosen = assign([found.own(each[0]) for each in found.inputs], found.wanted, self.options.least)
+        chosen = assign([found.own(each[0]).valid for each in found.inputs], found.wanted, self.options.least)
         for number, (member, inputs, windows) in enumerate(zip(self.members, found.inputs, known, strict=False)):
             mine = chosen == number
             if mine.any():
@@ -231,18 +230,13 @@ class MapPlan:
         if tiling is not None:
             model, block = loaded.image_scorer(options, self.device), (found.y, found.x)
             return predict_windows(model, inputs, found.corner, block, tiling, values, layers, wanted, room, known)
-        own = [self._cut(found, one) for one in inputs] if self.reach else inputs
+        own = [found.own(one) for one in inputs] if self.reach else inputs
         return predict_together(loaded.scorer(options, self.device), own, values, room, layers, wanted)
 
     def keep_windows(self) -> Known:
         """Room for the windows of every bundle that looks at neighbours, for as long as one map is made."""
         tilings = [member.loaded.tiling(self.options.window) for member in self.members]
         return [None if tiling is None else Windows(BYTES // len(tilings)) for tiling in tilings]
-
-    def _cut(self, found: Gathered, one: Input) -> Input:
-        top, left = found.y.start - found.corner[0], found.x.start - found.corner[1]
-        height, width = found.wanted.shape
-        return one[0][..., top : top + height, left : left + width], found.own(one)
 
 
 def plan_map(cube: Location, bundle: Path | Sequence[Path], **options: Any) -> MapPlan:

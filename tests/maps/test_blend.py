@@ -14,6 +14,7 @@ from mdico_cube.cube.ledger import DONE, Entry, Ledger
 from mdico_cube.errors import MdicoError
 from mdico_cube.maps.blend import Tiling, blend, tiling_of
 from mdico_cube.maps.block import predict_windows
+from mdico_cube.maps.gathered import Input
 from mdico_cube.maps.mapstore import LAYER
 from mdico_cube.maps.outputs import NODATA, Layers
 from mdico_cube.maps.plan import plan_map
@@ -73,7 +74,7 @@ def test_blockwise_equals_whole_raster_bit_for_bit(arrays, encoder):
     tiling = tiling_of(model, 48)
     everything = (slice(0, SHAPE[0]), slice(0, SHAPE[1]))
     seen = valid.any(axis=0)
-    whole = blend(model, [(values, valid)], (0, 0), everything, seen, tiling)
+    whole = blend(model, [Input(values, valid)], (0, 0), everything, seen, tiling)
     assert whole[:, seen].std() > 0.01
 
     @settings(max_examples=8, deadline=None)
@@ -82,14 +83,14 @@ def test_blockwise_equals_whole_raster_bit_for_bit(arrays, encoder):
         y, x = slice(top, min(top + tall, SHAPE[0])), slice(left, min(left + wide, SHAPE[1]))
         first = max(0, y.start - tiling.reach), max(0, x.start - tiling.reach)
         read = (..., slice(first[0], y.stop + tiling.reach), slice(first[1], x.stop + tiling.reach))
-        part = blend(model, [(values[read], valid[read])], first, (y, x), seen[y, x], tiling)
+        part = blend(model, [Input(values[read], valid[read])], first, (y, x), seen[y, x], tiling)
         assert len(part) in (0, 3)
         if len(part):
             assert np.array_equal(part, whole[:, y, x])
-        stack = predict_windows(model, [(values[read], valid[read])], first, (y, x), tiling, (1, 2, 4), EXTRAS)
+        stack = predict_windows(model, [Input(values[read], valid[read])], first, (y, x), tiling, (1, 2, 4), EXTRAS)
         assert np.array_equal(stack, bytes_[:, y, x])
 
-    bytes_ = predict_windows(model, [(values, valid)], (0, 0), everything, tiling, (1, 2, 4), EXTRAS)
+    bytes_ = predict_windows(model, [Input(values, valid)], (0, 0), everything, tiling, (1, 2, 4), EXTRAS)
     law()
 
 
@@ -99,7 +100,7 @@ def test_far_from_window_edges_the_blend_is_the_model_itself(arrays):
     model = spatial_model("resnet")
     tiling = tiling_of(model, 32)
     inner = (slice(tiling.margin, SHAPE[0] - tiling.margin), slice(tiling.margin, SHAPE[1] - tiling.margin))
-    found = blend(model, [(values, valid)], (0, 0), inner, valid.any(axis=0)[inner], tiling)
+    found = blend(model, [Input(values, valid)], (0, 0), inner, valid.any(axis=0)[inner], tiling)
     with torch.inference_mode():
         whole = model(torch.from_numpy(values)[None], torch.from_numpy(valid)[None])[0].numpy()
     seen = valid.any(axis=0)[inner]
@@ -117,10 +118,13 @@ def test_windows_without_a_wanted_pixel_are_left_out(arrays):
     everything = (slice(0, SHAPE[0]), slice(0, SHAPE[1]))
     wanted = np.zeros(SHAPE, bool)
     tiling = Tiling(16, 2, 2)
-    assert predict_windows(model, [(values, valid)], (0, 0), everything, tiling, (1, 2), wanted=wanted).min() == NODATA
+    assert (
+        predict_windows(model, [Input(values, valid)], (0, 0), everything, tiling, (1, 2), wanted=wanted).min()
+        == NODATA
+    )
     assert not asked
     wanted[20, 20] = True
-    blend(model, [(values, valid)], (0, 0), everything, wanted, tiling)
+    blend(model, [Input(values, valid)], (0, 0), everything, wanted, tiling)
     assert set(asked) == {(1, 3, 2, 16, 16)}
     assert len(asked) <= 4
 

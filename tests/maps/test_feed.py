@@ -12,6 +12,7 @@ from mdico_cube.errors import MdicoError
 from mdico_cube.maps import feed as feeding
 from mdico_cube.maps.block import predict_together
 from mdico_cube.maps.feed import CPU, LANES, Lane, Room, feed, fitting, torch_device
+from mdico_cube.maps.gathered import read_input
 from mdico_cube.maps.outputs import Layers
 from mdico_cube.maps.plan import class_values, plan_map
 from mdico_cube.maps.write import write_map
@@ -124,7 +125,7 @@ def test_an_unknown_device_is_refused(run):
 def test_several_lanes_change_no_bit(run, monkeypatch):
     """What a card does with two lanes, done on the processor."""
     bundle = load_bundle(run.bundle())
-    inputs, values = (run.reader.read("sentinel2", *run.everything),), class_values(bundle.config.classes)
+    inputs, values = (read_input(run.reader, "sentinel2", *run.everything),), class_values(bundle.config.classes)
     layers = Layers(probabilities=True, observations=True)
     whole = predict_together(fast_form(bundle.model), inputs, values, 64, layers)
     lanes = [[((4, 4, 64), torch.float32), ((4, 64), torch.bool)]] * LANES

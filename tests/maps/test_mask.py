@@ -53,13 +53,13 @@ def test_the_mask_is_what_rasterising_the_polygons_gives(run, polygons):
 def test_only_what_lies_inside_is_read_and_mapped(run, polygons, monkeypatch):
     target = map_path(run.out, "mdico", "sentinel2", 0)
     plain = open_map(write_map(run.cube, run.bundle(), run.out / "maps" / "plain.zarr", outputs=("observations",)))
-    read, seen = CubeReader.read, []
+    read, seen = CubeReader.stored, []
 
     def noting(reader, modality, y, x):
         seen.append((y.start, x.start))
         return read(reader, modality, y, x)
 
-    monkeypatch.setattr(CubeReader, "read", noting)
+    monkeypatch.setattr(CubeReader, "stored", noting)
     masked = open_map(write_map(run.cube, run.bundle(), target, mask=polygons, outputs=("observations",)))
     assert sorted(seen) == sorted({(y, x) for y in (0, 16, 32) for x in (0, 16)})
     inside = area_mask(polygons, run.reader.geobox).inside(run.reader.geobox, *run.everything)

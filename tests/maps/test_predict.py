@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from mdico_cube.colearn.bundle import load_bundle
 from mdico_cube.colearn.fast import PlainForm, fast_form
 from mdico_cube.cube.reader import open_reader
 from mdico_cube.errors import MdicoError
+from mdico_cube.maps.encode import encode
 from mdico_cube.maps.origin import cube_digest
 from mdico_cube.maps.outputs import NODATA, Layers
 from mdico_cube.maps.plan import class_values, plan_map
@@ -185,3 +187,20 @@ def test_the_cube_digest_follows_what_was_written(run, tmp_path):
     assert mine == cube_digest(open_reader(tmp_path / "same.zarr"), "sentinel1")
     assert mine != cube_digest(open_reader(tmp_path / "other.zarr"), "sentinel1")
     assert mine != cube_digest(run.reader, "sentinel2")
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 33])
+def test_a_pixels_bytes_do_not_depend_on_how_many_are_encoded_with_it(classes):
+    scores = 4 * torch.randn(320, classes, generator=torch.Generator().manual_seed(classes))
+    values, layers = torch.arange(classes, dtype=torch.uint8), Layers(probabilities=True, entropy=True)
+    whole = encode(scores, values, layers)
+    for start, count in product((0, 1, 3, 40), (1, 2, 5, 17, 63, 64, 65, 200)):
+        assert torch.equal(encode(scores[start : start + count], values, layers), whole[:, start : start + count])
+    for number, best in enumerate(scores.t().softmax(dim=0).amax(dim=0)[:64].tolist()):  # to the last bit
+        sure = Layers(abstain=best)
+        assert torch.equal(encode(scores[number : number + 1], values, sure), encode(scores, values, sure)[:, [number]])
+    shares = scores.double().softmax(dim=1)
+    assert torch.equal(whole[0].long(), shares.argmax(dim=1))
+    assert float((whole[1] - 100 * shares.amax(dim=1)).abs().max()) <= 0.501
+    assert float((whole[2:-1] - 100 * shares.t()).abs().max()) <= 0.501
+    assert float((whole[-1] + 100 * (shares * shares.log()).sum(dim=1) / np.log(classes)).abs().max()) <= 0.501
