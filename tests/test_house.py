@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mdico_cube"
 FLOORS = [
     {"errors", "markup"},
     {"spec", "period"},
-    {"batch", "recipe", "schema", "progress"},
+    {"alone", "batch", "recipe", "schema", "progress"},
     {"sensors"},
     {"cube"},
     {"patches", "colearn"},

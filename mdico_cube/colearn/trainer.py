@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from mdico_cube.alone import alone
 from mdico_cube.batch import Batches
-from mdico_cube.colearn.alone import alone
 from mdico_cube.colearn.averaging import MovingAverage
 from mdico_cube.colearn.checkpoint import LAST, finished, identity_of, load, prepare, restore
 from mdico_cube.colearn.disk import disk_faults
@@ -90,7 +91,7 @@ def fit(
     weights = make_weights(section.task, class_counts, [c.name for c in legend], samples)
     scale = scale or Scale()
     identity = identity_of(method, inputs, legend, section, class_counts, samples, seed, scale)
-    with disk_faults(folder), alone(folder), quiet(), isolate_rng():
+    with disk_faults(folder), _held(folder), quiet(), isolate_rng():
         checkpoint = prepare(folder, identity, resume)
         batches = EpochLoader(train, seed)
         if checkpoint is None:
@@ -112,6 +113,11 @@ def fit(
     return TrainedModel(
         model, method, inputs, tuple(legend), section, history, best, samples, tuple(class_counts), seconds, seed, scale
     )
+
+
+def _held(folder: Path) -> AbstractContextManager[None]:
+    """The run's folder, for this run alone; the processes of one run share it."""
+    return nullcontext() if getattr(rank_zero_only, "rank", 0) else alone(folder, "trains")
 
 
 def _run(loop: Loop, validation: Batches, section: TrainSection, folder: Path, title: str, resumed: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mdico_cube.alone import alone
 from mdico_cube.cube.clusters import check_scheduler
 from mdico_cube.cube.execute import cluster_for
 from mdico_cube.cube.ledger import FAILED, Entry
@@ -58,7 +59,7 @@ def write_map(
 
     Raises:
         MdicoError: the bundle does not fit, a map is there already, it was made from something else, the folder cannot
-            be written, or shards could not be made (the others are kept).
+            be written, another process writes there, or shards could not be made (the others are kept).
     """
     target = Path(target)
     plan = plan_map(cube, bundle, **options)
@@ -67,7 +68,7 @@ def write_map(
         for member in plan.members:
             member.loaded.prepare(plan.options, plan.device)
     check_scheduler(section)
-    with mendable(target):
+    with mendable(target), alone(target, "writes a map"):
         due = prepare(plan, target, overwrite, resume)
         entries = _compute(plan, target, due, section)
     failed = [entry.error for entry in entries if entry.state == FAILED]

@@ -230,8 +230,8 @@ def test_stops_early_and_a_stopped_run_is_finished(tmp_path: Path, monkeypatch: 
 def test_two_processes_never_train_in_one_folder(tmp_path: Path) -> None:
     """The one that comes second is refused and changes nothing; once the first is gone, however it went, it may."""
     script = (
-        "import sys, time; from pathlib import Path; from mdico_cube.colearn.alone import alone\n"
-        f"with alone(Path({str(tmp_path / 'run')!r})): print('holds', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from mdico_cube.alone import alone\n"
+        f"with alone(Path({str(tmp_path / 'run')!r}), 'trains'): print('holds', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None

@@ -397,3 +397,21 @@ def test_a_disk_that_fills_up_at_any_write_loses_nothing(run, target, monkeypatc
             write_map(run.cube, run.bundle(), target, workers=2)
     write_map(run.cube, run.bundle(), target, resume=True)
     assert files(target) == files(whole)
+
+
+@pytest.mark.parametrize("how", ["overwrite", "resume"])
+def test_a_map_that_another_run_writes_is_refused_and_left_as_it_is(run, target, monkeypatch, how):
+    """The first run stops in the middle of a shard until the second one was refused."""
+    refused, compute = [], MapPlan.compute
+
+    def meanwhile(plan, found, known=None):
+        if not refused:
+            refused.append(True)
+            with pytest.raises(MdicoError, match=r"another process writes a map there"):
+                write_map(run.cube, run.bundle(), target, **{how: True})
+        return compute(plan, found, known)
+
+    monkeypatch.setattr(MapPlan, "compute", meanwhile)
+    write_map(run.cube, run.bundle(), target, pixels=64, workers=1)
+    assert refused
+    assert np.array_equal(open_map(target)["class"], predict_map(run.cube, run.bundle(), pixels=64)["class"])
