@@ -24,7 +24,8 @@ def alone(folder: Path, does: str) -> Iterator[None]:
         OSError: its parent cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    file = folder.parent / f".{folder.name}.lock"
+    lock = FileLock(file)
     try:
         with suppress(NotImplementedError):  # a disk that knows no locks
             lock.acquire(blocking=False)
@@ -35,4 +36,7 @@ def alone(folder: Path, does: str) -> Iterator[None]:
     try:
         yield
     finally:
+        if lock.is_locked:
+            with suppress(OSError):  # Windows removes no open file
+                file.unlink()  # while it is held: who opened it before sees that it is gone and holds nothing
         lock.release()

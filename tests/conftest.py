@@ -26,6 +26,13 @@ settings.register_profile("shared", deadline=None, derandomize="CI" in os.enviro
 settings.load_profile("shared")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs on a card is found by the marker gpu."""
+    for item in items:
+        if "card" in getattr(item, "fixturenames", ()):
+            item.add_marker("gpu")
+
+
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
     console.quiet = True

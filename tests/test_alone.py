@@ -36,6 +36,7 @@ with alone(Path({str(folder)!r}), "writes a map"):
         other.kill()
     with alone(folder, "writes a map"):
         assert not folder.exists()
+    assert not list(folder.parent.iterdir())
 
 
 def test_a_disk_without_locks_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

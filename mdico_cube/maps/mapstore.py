@@ -26,6 +26,7 @@ LAYER = "map"
 """Name of a map's one ledger, as a cube has one per modality."""
 Place = tuple[int, int]
 """Row and column of a shard."""
+_INNER = 256  # pixels along an inner chunk: zarr takes as long for a small one
 _DECIDES = {"bundle_digest": "bundle"} | {
     key: key
     for key in ("precision", "backend", "outputs", "abstain", "mask", "window", "least", "int8", "step", "device")
@@ -244,6 +245,7 @@ def _create(plan: MapPlan, folder: Path) -> None:
     """The map's metadata, coordinates and empty ledger; no pixel yet."""
     reader = plan.reader
     height, width = reader.shape
+    side = inner_side(reader.shard, reader.chunk)
     skeleton = xr.Dataset(coords=map_coords(plan), attrs=map_attrs(plan))
     skeleton.to_zarr(folder, mode="w-", zarr_format=3, consolidated=False)
     group = zarr.open_group(folder, mode="r+")
@@ -253,13 +255,18 @@ def _create(plan: MapPlan, folder: Path) -> None:
             each.name,
             shape=(*lead, height, width),
             dtype=each.dtype,
-            chunks=(*lead, reader.chunk, reader.chunk),
+            chunks=(*lead, side, side),
             shards=(*lead, reader.shard, reader.shard),
             fill_value=each.missing,
             dimension_names=each.dims,
             attributes=each.attrs,
         )
     create_ledger(folder, LAYER, shard_grid(reader), MAIN[plan.task])
+
+
+def inner_side(shard: int, chunk: int) -> int:
+    """Pixels along an inner chunk of a map: more than of a cube, as it holds a byte where a cube holds a series."""
+    return max(side for side in range(chunk, shard + 1, chunk) if shard % side == 0 and side <= max(_INNER, chunk))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import zarr
 from mdico_cube.colearn.bundle import add_scores
 from mdico_cube.cube.ledger import DONE, FAILED, Entry, Ledger
 from mdico_cube.errors import MdicoError
-from mdico_cube.maps.mapstore import LAYER, map_status
+from mdico_cube.maps.mapstore import LAYER, inner_side, map_status
 from mdico_cube.maps.plan import MapPlan, plan_map
 from mdico_cube.maps.predict import lazy_stack, predict_map
 from mdico_cube.maps.write import find_maps, is_stale, map_path, open_map, read_map, write_map
@@ -55,7 +55,14 @@ def test_the_written_map_is_the_predicted_map(run, target):
     assert written.odc.geobox == predicted.odc.geobox
     assert written.attrs["legend"][2] == {"name": "forest", "value": 4, "color": "#2e7d32"}
     array = zarr.open_group(target)["class"]
-    assert (array.chunks, array.shards) == ((run.chunk, run.chunk), (run.shard, run.shard))
+    assert (array.chunks, array.shards) == ((run.shard, run.shard), (run.shard, run.shard))
+
+
+@pytest.mark.parametrize(
+    ("shard", "chunk", "side"), [(512, 64, 256), (256, 64, 256), (640, 64, 128), (512, 512, 512), (192, 64, 192)]
+)
+def test_an_inner_chunk_of_a_map_is_as_large_as_pays_and_parts_the_shard(shard, chunk, side):
+    assert inner_side(shard, chunk) == side
 
 
 def test_strips_keep_workers_busy_and_change_nothing(run, target):
