@@ -115,7 +115,8 @@ def _block_bytes(plan: MapPlan) -> int:
     for name in plan.modalities:
         modality, steps = reader.modalities[name], len(reader.steps(name))
         stored = np.dtype(modality.storage.dtype)
-        each = stored.itemsize if stored.kind != "f" else stored.itemsize + _FLOAT + _BOOL  # floats are copied once
+        packed = stored.kind != "f" and plan.in_counts
+        each = stored.itemsize if packed else stored.itemsize + _FLOAT + _BOOL  # unpacked, or copied
         found += around * steps * (len(modality.bands) * each + stored.itemsize + _BOOL)
     return found
 

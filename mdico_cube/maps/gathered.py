@@ -30,14 +30,21 @@ class Input(NamedTuple):
             np.multiply(self.values[(..., *place)], np.float32(self.scale), out=image, dtype=np.float32)
 
 
-def read_input(reader: CubeReader, modality: str, y: slice, x: slice) -> Input:
+def read_input(reader: CubeReader, modality: str, y: slice, x: slice, counts: bool = True) -> Input:
     """A block of one sensor.
+
+    Args:
+        reader: of the cube.
+        modality: the sensor.
+        y: rows.
+        x: columns.
+        counts: leave it as it is stored, to be unpacked batch by batch; else whoever reads unpacks it.
 
     Raises:
         MdicoError: it cannot be read.
     """
     storage = reader.modalities[modality].storage
-    if storage.dtype == "float32":
+    if storage.dtype == "float32" or not counts:
         return Input(*reader.read(modality, y, x))
     stored = reader.stored(modality, y, x)
     return Input(stored, storage.seen(stored), storage.scale)

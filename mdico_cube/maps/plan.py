@@ -130,6 +130,11 @@ class MapPlan:
         return max((tiling.reach for tiling in tilings if tiling is not None), default=0)
 
     @property
+    def in_counts(self) -> bool:
+        """Whether blocks wait as they are stored: a card's several readers unpack, as one thread feeds it."""
+        return self.device == "cpu"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What decides the map beside the cube, as JSON-ready data."""
         options, judged = self.options, "applicability" in self.options.outputs
@@ -189,7 +194,7 @@ class MapPlan:
         found = Gathered(y, x, wanted, (rows.start, columns.start))
         inputs: list[tuple[Input, ...]] = []
         for member in self.members:
-            inputs.append(tuple(read_input(reader, name, rows, columns) for name in member.sensors))
+            inputs.append(tuple(read_input(reader, name, rows, columns, self.in_counts) for name in member.sensors))
             masks = [found.own(each[0]).valid for each in inputs]
             if self.routed and (assign(masks, wanted, self.options.least, settle=False)[wanted] >= 0).all():
                 break  # the sensors behind it are not needed here
