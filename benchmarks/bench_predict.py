@@ -61,7 +61,7 @@ from mdico_cube.maps.forms import Loaded
 from mdico_cube.maps.write import write_map
 from mdico_cube.period import Period
 from mdico_cube.progress import console
-from mdico_cube.recipe import ColearnSection
+from mdico_cube.recipe import ColearnSection, MapOptions
 from mdico_cube.sensors.sentinel1 import MODALITY as SENTINEL1
 from mdico_cube.sensors.sentinel2 import MODALITY as SENTINEL2
 from mdico_cube.spec import Band, BandStats, InputSpec, LabelClass
@@ -231,12 +231,13 @@ def kernel_cases(folder: Path, pixels: int, compile_too: bool) -> list[Case]:
     for precision, name in (("32-true", "fp32"), ("bf16", "bf16"), ("int8", "int8")):
         for backend, able in ABLE.items():
             if precision in able and (compile_too or backend != "compile"):
+                at_once = MapOptions(precision=precision).at_once
                 try:
-                    form = fast_form(model, precision, backend, ranges, 1024)
+                    form = fast_form(model, precision, backend, ranges, at_once)
                 except MdicoError as error:
                     console.print(f"left out: {error}")
                     continue
-                forms[f"{backend} {name}"] = (form, 1024, name)
+                forms[f"{backend} {name}"] = (form, at_once, name)
     return [
         Case(name, _batches(form, values, valid, n), pixels, flops, kind) for name, (form, n, kind) in forms.items()
     ]

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mdico_cube.errors import MdicoError
-from mdico_cube.recipe import Recipe, load_recipe, parse_recipe
+from mdico_cube.recipe import MapOptions, Recipe, load_recipe, parse_recipe
 from mdico_cube.recipe.whole import recipe_card
 
 
@@ -192,3 +192,9 @@ def test_places_count_from_the_recipes_folder(recipe_facts: dict[str, Any], tmp_
     assert samples.places is not None
     assert samples.places.path == tmp_path / "p.gpkg"
     assert (samples.least_valid("sentinel1"), samples.least_valid("sentinel2")) == (0.5, 0.0)
+
+
+def test_pixels_at_once_follow_the_precision_unless_they_are_set() -> None:
+    at_once = {precision: MapOptions(precision=precision).at_once for precision in ("32-true", "fp16", "bf16", "int8")}
+    assert at_once == {"32-true": 1024, "fp16": 1024, "bf16": 2048, "int8": 2048}
+    assert MapOptions(precision="int8", pixels=512).at_once == 512

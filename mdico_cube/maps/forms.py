@@ -145,7 +145,7 @@ class Loaded:
         """How many pixels or windows go at once on this device: on a processor as the options say, on a card as fit."""
         windowed = self.tiling(options.window) is not None
         if device == "cpu":
-            return Room(most=1 if windowed else options.pixels)
+            return Room(most=1 if windowed else options.at_once)
         key = ("room", windowed, options.precision, options.backend, "applicability" in options.outputs, device)
         with _lock:
             if key not in self._rooms:
@@ -170,7 +170,7 @@ class Loaded:
         judged, known = "applicability" in options.outputs, self.configs[0].int8
         ranges = None if known is None else known.ranges
         form = fast_form(
-            self.bundle.model, options.precision, options.backend, ranges, options.pixels, device, embedding=judged
+            self.bundle.model, options.precision, options.backend, ranges, options.at_once, device, embedding=judged
         )
         return _Judged(form, len(self.classes), self._reference.to(device)) if judged else form
 

@@ -20,9 +20,9 @@ TOGETHER = ("auto", "fused")
 class MapOptions(Section):
     """How one map is made and what it holds."""
 
-    pixels: Annotated[int, Field(ge=1)] = 1024
-    """Pixels that go through the model at once on a processor: small enough to stay in its cache. A GPU takes as many
-    as its memory holds."""
+    pixels: Annotated[int, Field(ge=1)] | None = None
+    """Pixels that go through the model at once on a processor, few enough to stay in its cache; null = 1024, or 2048
+    where bf16 and int8 make each of them small. A GPU takes as many as its memory holds."""
     device: Device = "auto"
     """What computes: cpu; cuda = a GPU, or with Dask one per worker; cuda:1 = the second one; auto = a GPU where torch
     sees one."""
@@ -48,6 +48,11 @@ class MapOptions(Section):
     """Side in pixels of the windows in which a model that looks at neighbours runs; they overlap and are blended."""
     least: Annotated[int, Field(ge=1)] = 1
     """Observed steps a sensor needs at a pixel to be taken there, where a map chooses among sensors."""
+
+    @property
+    def at_once(self) -> int:
+        """The pixels, settled."""
+        return self.pixels or (2048 if self.precision in ("bf16", "int8") else 1024)
 
 
 class MapSection(MapOptions):
