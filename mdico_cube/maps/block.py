@@ -128,11 +128,8 @@ def predict_windows(
     Returns:
         (L, h, w) as `predict_block`.
     """
-    inner = tuple(slice(axis.start - at, axis.stop - at) for axis, at in zip(block, corner, strict=True))
-    own = [
-        one._replace(values=one.values[..., inner[0], inner[1]], valid=one.valid[:, inner[0], inner[1]])
-        for one in inputs
-    ]
+    y, x = (slice(axis.start - at, axis.stop - at) for axis, at in zip(block, corner, strict=True))
+    own = [one.cut(y, x) for one in inputs]
     observed = seen(own) if wanted is None else seen(own) & wanted
     stack = _empty(class_values, layers, observed.size).reshape(-1, *observed.shape)
     scores = blend(model, inputs, corner, block, observed, tiling, room, known)  # (F, h, w)

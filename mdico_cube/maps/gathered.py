@@ -12,7 +12,7 @@ from mdico_cube.spec import Array, Bools, Floats
 
 
 class Input(NamedTuple):
-    """One sensor's pixels: as they are stored, as that is a half to a quarter of the memory, or in physical units."""
+    """One sensor's pixels: as they are stored, as counts take half the memory, or in physical units."""
 
     values: Array
     """(T, C, h, w); what stands where nothing was observed means nothing."""
@@ -20,6 +20,10 @@ class Input(NamedTuple):
     """(T, h, w) True = observed in every band."""
     scale: float = 1.0
     """Physical units per count of the values."""
+
+    def cut(self, y: slice, x: slice) -> Input:
+        """Rows and columns of it, without a copy."""
+        return Input(self.values[..., y, x], self.valid[:, y, x], self.scale)
 
     def write(self, place: tuple[Any, ...], image: Floats, mask: Bools) -> None:
         """The physical values and the mask of a place (the last axes) into these arrays."""
@@ -67,4 +71,4 @@ class Gathered:
         """The block itself, without what lies around it."""
         top, left = self.y.start - self.corner[0], self.x.start - self.corner[1]
         rows, columns = (slice(at, at + side) for at, side in zip((top, left), self.wanted.shape, strict=True))
-        return Input(one.values[..., rows, columns], one.valid[:, rows, columns], one.scale)
+        return one.cut(rows, columns)
